@@ -1,0 +1,128 @@
+"""Sequences of a corpus as arithmetic on document lengths, and their tokens packed end to end.
+
+A document's tokens are cut into pieces of at most max_length - 2 tokens; a sequence is [CLS] piece [SEP]. Nothing is
+stored per sequence: a cumulative count of pieces and a binary search find everything, for any max_length.
+
+Shapes: S sequences asked for, T their tokens, V tokens of the vocabulary.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.indexed_dataset import IndexedDataset
+from data.masking import Int64, mask_tokens, smoothed_weights
+
+
+class Corpus:
+    """A prepared corpus, cut for one max_length. Errors: ValueError when it cannot be trained on."""
+
+    def __init__(self, dataset: IndexedDataset, *, max_length: int) -> None:
+        if dataset.sidecar is None:
+            raise ValueError(
+                f"{dataset.prefix}.json is missing: the tokenizer's facts ([CLS], [SEP] and [MASK] ids, vocabulary size) and "
+                f"the token counts of this corpus are unknown, so it can be read but not trained on. "
+                f"Prepare it with python -m data.prepare --input FILE... --tokenizer FOLDER --output {dataset.prefix}"
+            )
+        if max_length < 3:
+            raise ValueError(f"max_length {max_length} leaves no room for text between [CLS] and [SEP]: at least 3")
+        self.dataset, self.max_length = dataset, max_length
+        self.tokenizer = dataset.sidecar.tokenizer
+        self.vocab_size = self.tokenizer.vocab_size
+        self.fingerprint = self.tokenizer.fingerprint
+        self._piece = max_length - 2
+        pieces = -(-dataset.document_lengths // self._piece)
+        self._first_sequence = np.concatenate(([0], np.cumsum(pieces)))  # (documents + 1,)
+        self.num_sequences = int(self._first_sequence[-1])
+        if self.num_sequences == 0:
+            raise ValueError(f"the corpus '{dataset.prefix}' has no tokens. Prepare it from files that contain text")
+
+    @classmethod
+    def open(cls, prefix: str | Path, *, max_length: int) -> "Corpus":
+        """The corpus at PREFIX. Errors: FileNotFoundError, ValueError; both say what to do."""
+        return cls(IndexedDataset(prefix), max_length=max_length)
+
+    def lengths(self, sequence_ids: npt.ArrayLike) -> Int64:
+        """Tokens of each sequence (S,), [CLS] and [SEP] included: between 3 and max_length."""
+        return self._locate(np.asarray(sequence_ids, dtype=np.int64))[1] + 2
+
+    def packed(self, sequence_ids: npt.ArrayLike) -> tuple[Int64, Int64]:
+        """Tokens (T,) of the sequences (S,), end to end, and their boundaries cu_seqlens (S + 1,)."""
+        starts, piece_lengths = self._locate(np.asarray(sequence_ids, dtype=np.int64))
+        lengths = piece_lengths + 2
+        cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
+        # Packed position p of a sequence reads token start - 1 + p: [CLS] and [SEP] read a neighbour and overwrite it.
+        source = np.repeat(starts - 1 - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
+        stored = np.take(self.dataset.tokens, source, mode="clip")
+        tokens = stored.astype(np.int64)
+        tokens[cu_seqlens[:-1]] = self.tokenizer.cls_id
+        tokens[cu_seqlens[1:] - 1] = self.tokenizer.sep_id
+        if int(tokens.max()) >= self.vocab_size or int(tokens.min()) < 0:
+            self._refuse(tokens, source)
+        return tokens, cu_seqlens
+
+    @cached_property
+    def special(self) -> npt.NDArray[np.bool_]:
+        """(V,): which tokens are special."""
+        mask = np.zeros(self.vocab_size, dtype=bool)
+        mask[self.tokenizer.special_ids] = True
+        return mask
+
+    def masker(self, *, seed: int, probability: float, smoothing: float) -> "Masker":
+        """`mask_tokens` with this corpus's vocabulary and token counts."""
+        weights = smoothed_weights(self.dataset.token_counts(), smoothing)
+        return Masker(seed, probability, weights, self.special, self.tokenizer.mask_id)
+
+    def _locate(self, sequence_ids: Int64) -> tuple[Int64, Int64]:
+        """(index of the first token in the .bin, tokens without [CLS] and [SEP]) of each sequence."""
+        if sequence_ids.size and not (0 <= sequence_ids.min() and sequence_ids.max() < self.num_sequences):
+            raise ValueError(
+                f"sequence ids {sequence_ids.min()} to {sequence_ids.max()} are not all within the corpus's "
+                f"[0, {self.num_sequences})"
+            )
+        # From the right: a document without tokens has no pieces and shares its count with the next one.
+        document = np.searchsorted(self._first_sequence, sequence_ids, side="right") - 1
+        offset = (sequence_ids - self._first_sequence[document]) * self._piece
+        remaining = self.dataset.document_lengths[document] - offset
+        return self.dataset.document_starts[document] + offset, np.minimum(remaining, self._piece)
+
+    def _refuse(self, tokens: Int64, source: Int64) -> None:
+        bad = int(np.flatnonzero((tokens < 0) | (tokens >= self.vocab_size))[0])
+        byte = int(source[bad]) * self.dataset.dtype.itemsize
+        raise ValueError(
+            f"{self.dataset.prefix}.bin: token id {tokens[bad]} at byte {byte} is outside the vocabulary "
+            f"[0, {self.vocab_size}). Check the corpus: python -m data.prepare --verify {self.dataset.prefix}"
+        )
+
+
+class Masker:
+    """`mask_tokens` with everything bound that does not change between micro-batches."""
+
+    def __init__(
+        self,
+        seed: int,
+        probability: float,
+        weights: npt.NDArray[np.float64],
+        special: npt.NDArray[np.bool_],
+        mask_id: int,
+    ) -> None:
+        self.seed, self.probability = seed, probability
+        self._weights, self._special, self._mask_id = weights, special, mask_id
+
+    def __call__(
+        self, tokens: Int64, cu_seqlens: Int64, sequence_ids: Int64, epochs: Int64
+    ) -> tuple[Int64, Int64, Int64]:
+        """See `mask_tokens`."""
+        return mask_tokens(
+            tokens,
+            cu_seqlens,
+            sequence_ids,
+            epochs,
+            seed=self.seed,
+            weights=self._weights,
+            special=self._special,
+            mask_id=self._mask_id,
+            probability=self.probability,
+        )

@@ -1,0 +1,46 @@
+"""A shuffle without memory: a keyed permutation of [0, size), evaluated where it is needed.
+
+A balanced Feistel network permutes the smallest power of four that holds `size`; an image outside the range is fed
+back until it falls inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation of the range.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from data.hashing import random_bits
+
+_ROUNDS = 8  # four suffice for large domains (Luby & Rackoff 1988); tiny ones mix slowly, and rounds are cheap
+_LARGEST = 2**62
+
+
+def permute(index: npt.ArrayLike, size: int, *, seed: int, epoch: int | npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Where the shuffle of `epoch` sends each index: a permutation of [0, size), O(1) in size.
+
+    Shapes: index (N,), epoch a number or (N,), result (N,) int64. Another seed or epoch is another permutation.
+    Errors: ValueError for a size outside [1, 2**62] or an index outside [0, size).
+    """
+    position = np.atleast_1d(np.asarray(index, dtype=np.int64))
+    if not 1 <= size <= _LARGEST:
+        raise ValueError(f"cannot shuffle {size} elements: the size must be between 1 and 2**62")
+    if position.size and not (0 <= position.min() and position.max() < size):
+        raise ValueError(f"indices {position.min()} to {position.max()} are not all within [0, {size})")
+    epochs = np.broadcast_to(np.asarray(epoch, dtype=np.int64), position.shape)
+
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    value = _feistel(position.astype(np.uint64), half_bits, seed, epochs)
+    outside = np.flatnonzero(value >= size)
+    while outside.size:
+        value[outside] = _feistel(value[outside], half_bits, seed, epochs[outside])
+        outside = outside[value[outside] >= size]
+    return value.astype(np.int64)
+
+
+def _feistel(
+    value: npt.NDArray[np.uint64], half_bits: int, seed: int, epochs: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]:
+    """One pass through the network: a bijection of [0, 4**half_bits)."""
+    shift, low_bits = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = value >> shift, value & low_bits
+    for round_number in range(_ROUNDS):
+        left, right = right, left ^ (random_bits(seed, epochs, round_number, right) & low_bits)
+    return (left << shift) | right

@@ -1,0 +1,111 @@
+"""Attention over packed sequences: everything else in the encoder sees only real tokens; sequences matter here alone.
+
+Three backends behind one name. `varlen` reads the packed layout directly (flash attention, GPU). `sdpa` and `softmax`
+unpack into a padded (S, L) block, attend, and pack again; `softmax` is the path of the fused softmax kernel.
+
+Shapes: T real tokens, S sequences, L the longest, A heads, D width of a head.
+"""
+
+import importlib.util
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.kernels.softmax import scaled_masked_softmax
+
+
+class Packing(NamedTuple):
+    """Where the sequences of a packed batch are."""
+
+    cu_seqlens: Tensor
+    """(S+1,) int32: sequence s holds tokens [cu_seqlens[s], cu_seqlens[s+1])."""
+    max_seqlen: int
+    slots: Tensor | None
+    """(T,) place of each token in the padded (S * L) block; None where nothing is padded or nobody asks."""
+    key_mask: Tensor | None
+    """(S, 1, 1, L) true at real tokens; None as above."""
+
+    @property
+    def num_sequences(self) -> int:
+        return self.cu_seqlens.shape[0] - 1
+
+
+def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, backend: str) -> Packing:
+    """The index work of a batch, done once for all layers. No host synchronisation: shapes decide."""
+    num_tokens, num_sequences = position_ids.shape[0], cu_seqlens.shape[0] - 1
+    if backend == "varlen" or num_tokens == num_sequences * max_seqlen:
+        return Packing(cu_seqlens, max_seqlen, None, None)
+    lengths = cu_seqlens.diff()
+    sequence_of_token = torch.repeat_interleave(lengths, output_size=num_tokens)
+    slots = sequence_of_token * max_seqlen + position_ids
+    key_mask = torch.arange(max_seqlen, device=lengths.device) < lengths[:, None]
+    return Packing(cu_seqlens, max_seqlen, slots, key_mask[:, None, None, :])
+
+
+def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float) -> Tensor:
+    """Multi-head attention within each sequence.
+
+    qkv (T, 3, A, D) -> (T, A * D). `dropout` is applied to the attention weights; pass 0 in evaluation.
+    """
+    if backend == "varlen":
+        return _attend_varlen(qkv, packing, dropout)
+    return _attend_padded(qkv, packing, backend, dropout)
+
+
+def _attend_varlen(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
+    cu_seqlens, longest = packing.cu_seqlens, packing.max_seqlen
+    query, key, value = qkv.unbind(1)
+    if dropout > 0.0:  # only flash-attn has dropout; choose_attention made sure that it is there
+        from flash_attn import flash_attn_varlen_func
+
+        out = flash_attn_varlen_func(query, key, value, cu_seqlens, cu_seqlens, longest, longest, dropout_p=dropout)
+    else:
+        from torch.nn.attention.varlen import varlen_attn
+
+        out = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
+    return out.flatten(1)
+
+
+def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float) -> Tensor:
+    _, _, num_heads, head_width = qkv.shape
+    num_sequences, longest = packing.num_sequences, packing.max_seqlen
+    if packing.slots is not None:
+        block = qkv.new_zeros(num_sequences * longest, 3, num_heads, head_width)
+        qkv = block.index_copy(0, packing.slots, qkv)
+    query, key, value = qkv.view(num_sequences, longest, 3, num_heads, head_width).permute(
+        2, 0, 3, 1, 4
+    )  # (S, A, L, D)
+    if backend == "sdpa":
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=packing.key_mask, dropout_p=dropout)
+    else:
+        scores = query @ key.transpose(-1, -2)  # (S, A, L, L)
+        weights = scaled_masked_softmax(scores, packing.key_mask, head_width**-0.5)
+        out = F.dropout(weights, dropout) @ value
+    out = out.transpose(1, 2).reshape(num_sequences * longest, num_heads * head_width)
+    return out if packing.slots is None else out.index_select(0, packing.slots)
+
+
+def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype, dropout: float) -> tuple[str, str]:
+    """The backend to run and the reason, for the line printed at the start.
+
+    Raises:
+        ValueError: `varlen` was asked for by name where it cannot run.
+    """
+    has_flash_attn = importlib.util.find_spec("flash_attn") is not None
+    if device.type != "cuda":
+        obstacle = f"it needs a CUDA device, this is {device.type}"
+    elif dtype not in (torch.float16, torch.bfloat16):
+        obstacle = f"it needs fp16 or bf16, this is {str(dtype).removeprefix('torch.')}"
+    elif dropout > 0 and not has_flash_attn:
+        obstacle = f"attention dropout {dropout} needs the flash-attn package (torch's own varlen has none)"
+    else:
+        obstacle = ""
+    if wanted == "varlen" and obstacle:
+        raise ValueError(f"--attention varlen cannot run: {obstacle}. Use --attention auto")
+    if wanted != "auto":
+        return wanted, "asked for"
+    if obstacle:
+        return "sdpa", f"varlen cannot run: {obstacle}"
+    return "varlen", "packed flash attention, no padding"

@@ -1,0 +1,132 @@
+"""The one encoder: teacher and student are two configurations of it. Post-layer-norm BERT (Devlin et al. 2018) over
+packed sequences, without token types (folded into the positions when weights are loaded), pooler or next-sentence head.
+
+Shapes: T real tokens, S sequences, H hidden width, A heads, D head width, V vocabulary (padded to a multiple of 64).
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import Packing, attend, make_packing
+from model.config import EncoderConfig
+from model.kernels.vocab_loss import Decoder
+
+
+class Prediction(NamedTuple):
+    """What the objective reads of a model."""
+
+    hidden: Tensor
+    """(T, H) last hidden state."""
+    features: Tensor
+    """(T, H), or (M, H) where positions were named: what the vocabulary projection multiplies."""
+
+
+class Layer(nn.Module):
+    def __init__(self, config: EncoderConfig, attention: str) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.num_heads = config.num_heads
+        self.attention = attention
+        self.hidden_dropout = config.hidden_dropout
+        self.attention_dropout = config.attention_dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.ffn_in = nn.Linear(width, inner)
+        self.ffn_out = nn.Linear(inner, width)
+        self.ffn_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:  # (T, H) -> (T, H)
+        qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1))  # (T, 3, A, D)
+        context = attend(qkv, packing, self.attention, self.attention_dropout if self.training else 0.0)
+        hidden = self.attention_norm(hidden + self._drop(self.attention_output(context)))
+        inner = self.ffn_out(F.gelu(self.ffn_in(hidden)))
+        return self.ffn_norm(hidden + self._drop(inner))
+
+    def _drop(self, hidden: Tensor) -> Tensor:
+        return F.dropout(hidden, self.hidden_dropout, self.training)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: EncoderConfig, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.config = config
+        self.attention = attention
+        self.word = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_positions, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(Layer(config, attention) for _ in range(config.num_layers))
+
+    def embed(self, token_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(T,), (T,) -> (T, H): word plus position, normalised."""
+        return self.norm(self.word(token_ids) + self.position(position_ids))
+
+    def forward(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+        packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.attention)
+        hidden = F.dropout(self.embed(token_ids, position_ids), self.config.hidden_dropout, self.training)
+        for layer in self.layers:
+            hidden = layer(hidden, packing)
+        return hidden
+
+
+class Head(nn.Module):
+    """The masked-LM head up to the vocabulary projection, whose weight is the word embedding."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(self.transform.weight.new_zeros(config.padded_vocab_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:  # (T, H) -> (T, H)
+        return self.norm(F.gelu(self.transform(hidden)))
+
+
+class MaskedLanguageModel(nn.Module):
+    """Encoder and masked-LM head.
+
+    It stops before the vocabulary projection on purpose: a (T, V) tensor of logits is never made by the model, the
+    objective walks it in chunks. `logits` spells it out for small inputs and tests.
+    """
+
+    def __init__(self, config: EncoderConfig, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, attention)
+        self.head = Head(config)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        predict_at: Tensor | None = None,
+    ) -> Prediction:
+        """token_ids (T,), position_ids (T,), cu_seqlens (S+1,) int32; `predict_at` (M,) limits the head to those
+        positions."""
+        hidden = self.encoder(token_ids, position_ids, cu_seqlens, max_seqlen)
+        return Prediction(hidden, self.head(hidden if predict_at is None else hidden.index_select(0, predict_at)))
+
+    def decoder(self) -> Decoder:
+        return Decoder(self.encoder.word.weight, self.head.bias, self.config.vocab_size)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(T, H) -> (T, vocab_size), in the model's dtype."""
+        weight, bias, vocab_size = self.decoder()
+        return F.linear(features, weight[:vocab_size], bias[:vocab_size])
+
+    def initialise(self, std: float) -> None:
+        """BERT's random start: normal weights, zero biases, unit norms; padding rows of the vocabulary stay zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.encoder.word.weight[self.config.vocab_size :])

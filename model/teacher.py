@@ -1,0 +1,40 @@
+"""The frozen teacher: evaluation mode, no gradients, half precision; never in the engine, never in a checkpoint."""
+
+import torch
+from torch import Tensor, nn
+
+from model.bert import MaskedLanguageModel, Prediction
+from model.kernels.vocab_loss import Decoder
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def choose_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The teacher's precision and the reason.
+
+    Raises:
+        ValueError: fp16 on a CPU, whose fp16 GEMM was measured 500 times slower than bf16 (1.5 against 776 GFLOP/s).
+    """
+    if wanted == "fp16" and device.type == "cpu":
+        raise ValueError("--teacher_dtype fp16 on a CPU is about 500 times slower than bf16: use auto, bf16 or fp32")
+    if wanted != "auto":
+        return DTYPES[wanted], "asked for"
+    if device.type == "cuda":
+        return torch.float16, "half precision on CUDA"
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16, "this CPU multiplies bf16 natively"
+    return torch.float32, "this CPU has no bf16 instructions"
+
+
+class Teacher:
+    """Not an `nn.Module`, so that no engine, optimizer or checkpoint can pick it up as a submodule by accident."""
+
+    def __init__(self, model: MaskedLanguageModel, dtype: torch.dtype, device: torch.device) -> None:
+        self.model: nn.Module = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        self.decoder: Decoder = model.decoder()
+        self.config = model.config
+
+    # no_grad and not inference_mode: the cosine loss keeps the teacher's hidden states for its backward.
+    @torch.no_grad()
+    def __call__(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Prediction:
+        return self.model(token_ids, position_ids, cu_seqlens, max_seqlen)
