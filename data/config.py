@@ -36,7 +36,8 @@ class DataConfig:
             )
         if self.max_length < 3:
             raise ValueError(
-                f"--max_length {self.max_length} leaves no room for text between [CLS] and [SEP]. Give at least 3; 512 is usual"
+                f"--max_length {self.max_length} leaves no room for text between [CLS] and [SEP]. "
+                "Give at least 3; 512 is usual"
             )
         if not 0.0 < self.mask_probability < 1.0:
             raise ValueError(

@@ -22,8 +22,8 @@ class Corpus:
     def __init__(self, dataset: IndexedDataset, *, max_length: int) -> None:
         if dataset.sidecar is None:
             raise ValueError(
-                f"{dataset.prefix}.json is missing: the tokenizer's facts ([CLS], [SEP] and [MASK] ids, vocabulary size) and "
-                f"the token counts of this corpus are unknown, so it can be read but not trained on. "
+                f"{dataset.prefix}.json is missing: the tokenizer's facts ([CLS], [SEP] and [MASK] ids, vocabulary size) "
+                "and the token counts of this corpus are unknown, so it can be read but not trained on. "
                 f"Prepare it with python -m data.prepare --input FILE... --tokenizer FOLDER --output {dataset.prefix}"
             )
         if max_length < 3:
@@ -32,6 +32,8 @@ class Corpus:
         self.tokenizer = dataset.sidecar.tokenizer
         self.vocab_size = self.tokenizer.vocab_size
         self.fingerprint = self.tokenizer.fingerprint
+        self.sha256 = dataset.sidecar.bin.sha256
+        self.tokenizer_folder = Path(dataset.prefix).parent / self.tokenizer.files
         self._piece = max_length - 2
         pieces = -(-dataset.document_lengths // self._piece)
         self._first_sequence = np.concatenate(([0], np.cumsum(pieces)))  # (documents + 1,)
@@ -77,7 +79,7 @@ class Corpus:
 
     def _locate(self, sequence_ids: Int64) -> tuple[Int64, Int64]:
         """(index of the first token in the .bin, tokens without [CLS] and [SEP]) of each sequence."""
-        if sequence_ids.size and not (0 <= sequence_ids.min() and sequence_ids.max() < self.num_sequences):
+        if sequence_ids.size and not (sequence_ids.min() >= 0 and sequence_ids.max() < self.num_sequences):
             raise ValueError(
                 f"sequence ids {sequence_ids.min()} to {sequence_ids.max()} are not all within the corpus's "
                 f"[0, {self.num_sequences})"

@@ -1,16 +1,13 @@
-"""The memory-mapped corpus, reader and writer: PREFIX.bin (raw tokens) and PREFIX.idx, Megatron-LM's format.
+"""The memory-mapped corpus, reader and writer: PREFIX.bin (raw tokens) and PREFIX.idx (data/index_file.py).
 
-    .bin  little-endian token ids, document after document
-    .idx  b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code (4 = int32, 8 = uint16), u64 sequences S, u64 D = documents + 1,
-          then from byte 34: int32 lengths[S], int64 byte pointers[S], int64 document indices[D], the last equal to S
-
-A corpus that anyone else wrote is checked before it is believed: every number of the .idx is validated on opening.
-Beside them stand PREFIX.json (data/sidecar.py) and PREFIX.token_counts.npy.
+The .bin holds little-endian token ids, document after document. A corpus that anyone else wrote is checked before it is
+believed: every number of the .idx is validated on opening. Beside them stand PREFIX.json (data/sidecar.py) and
+PREFIX.token_counts.npy.
 """
 
 import hashlib
 import os
-import struct
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -18,17 +15,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from data.sidecar import Sidecar, read_sidecar
+from data.index_file import DTYPES, Int64, check_index, locate_documents, read_index, write_index
+from data.sidecar import Sidecar, file_facts, read_sidecar
 
-MAGIC = b"MMIDIDX\x00\x00"
-VERSION = 1
-HEADER_SIZE = 34
-_HEADER = struct.Struct("<9sQBQQ")
-_DTYPES: dict[int, np.dtype] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _UINT16_VOCABULARY = 65500  # Megatron's limit: below it, ids fit 16 bits with room to spare
-
-Int64 = npt.NDArray[np.int64]
+_VERIFIED_AT_ONCE = 1 << 22  # tokens: bounds the memory of `verify`
 
 
 def corpus_file(prefix: str | Path, suffix: str) -> Path:
@@ -38,7 +29,7 @@ def corpus_file(prefix: str | Path, suffix: str) -> Path:
 
 def token_dtype(vocab_size: int) -> np.dtype:
     """uint16 while the vocabulary fits (below 65,500), else int32."""
-    return _DTYPES[8] if vocab_size < _UINT16_VOCABULARY else _DTYPES[4]
+    return DTYPES[8] if vocab_size < _UINT16_VOCABULARY else DTYPES[4]
 
 
 class IndexedDataset:
@@ -62,9 +53,9 @@ class IndexedDataset:
                 )
         self.sidecar: Sidecar | None = read_sidecar(prefix)
         self._check_sizes()
-        self.dtype, lengths, pointers, documents = _read_index(self._idx_path)
-        _check_index(self._idx_path, lengths, pointers, documents, self.dtype.itemsize, self._bin_path)
-        self.document_starts, self.document_lengths = _documents(
+        self.dtype, lengths, pointers, documents = read_index(self._idx_path)
+        check_index(self._idx_path, lengths, pointers, documents, self.dtype.itemsize, self._bin_path)
+        self.document_starts, self.document_lengths = locate_documents(
             self._idx_path, lengths, pointers, documents, self.dtype.itemsize
         )
         self.num_documents = len(self.document_lengths)
@@ -130,89 +121,57 @@ def _map_tokens(path: Path, dtype: np.dtype) -> npt.NDArray[np.integer]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
 
 
-def _read_index(path: Path) -> tuple[np.dtype, npt.NDArray[np.int32], Int64, Int64]:
-    """Header and the three arrays of an .idx: (token dtype, lengths (S,), pointers (S,), document indices (D,))."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(HEADER_SIZE)
-    if len(header) < HEADER_SIZE or header[:9] != MAGIC:
-        raise ValueError(f"{path}: magic at byte 0 is {header[:9]!r}, not {MAGIC!r}: this is no indexed dataset")
-    _, version, code, num_sequences, num_indices = _HEADER.unpack(header)
-    if version != VERSION:
-        raise ValueError(f"{path}: version at byte 9 is {version}, only {VERSION} is known")
-    if code not in _DTYPES:
-        hint = "6 and 7 mean different floats in different forks" if code in (6, 7) else "not a token type"
-        raise ValueError(f"{path}: dtype code at byte 17 is {code} ({hint}); 4 (int32) and 8 (uint16) are read")
-    if num_indices < 1:
-        raise ValueError(f"{path}: document count at byte 26 is 0, but it counts the documents plus one")
-    # Python integers: a corrupt count cannot overflow here and pass for a small one.
-    expected = HEADER_SIZE + 12 * num_sequences + 8 * num_indices
-    if size != expected:
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What `verify` found in order."""
+
+    documents: int
+    tokens: int
+    bytes: int
+
+
+def verify(prefix: str | Path) -> Verified:
+    """Read the whole corpus and compare it with PREFIX.json: sizes, sha256 of both files, every token id, token counts.
+
+    Errors: ValueError naming file, document and byte offset where one is wrong; FileNotFoundError.
+    """
+    dataset = IndexedDataset(prefix)
+    sidecar = dataset.sidecar
+    if sidecar is None:
         raise ValueError(
-            f"{path}: file size is {size} bytes, but its sequence count {num_sequences} (byte 18) and document count "
-            f"{num_indices} (byte 26) need {expected}: truncated or corrupted"
+            f"{prefix}.json is missing: there is nothing to verify {prefix}.bin against. Prepare the corpus again"
         )
-    raw = np.memmap(path, dtype=np.uint8, mode="r")
-    lengths_end = HEADER_SIZE + 4 * num_sequences
-    pointers_end = lengths_end + 8 * num_sequences
-    lengths = np.asarray(raw[HEADER_SIZE:lengths_end]).view("<i4")
-    pointers = np.asarray(raw[lengths_end:pointers_end]).view("<i8")
-    return _DTYPES[code], lengths, pointers, np.asarray(raw[pointers_end:]).view("<i8")
-
-
-def _check_index(
-    path: Path, lengths: npt.NDArray[np.int32], pointers: Int64, documents: Int64, itemsize: int, bin_path: Path
-) -> None:
-    """Every length, pointer and document index is possible; ValueError names the first that is not."""
-    num_sequences, bin_size = len(lengths), bin_path.stat().st_size
-    pointers_offset = HEADER_SIZE + 4 * num_sequences
-    documents_offset = pointers_offset + 8 * num_sequences
-
-    def refuse(field: str, bad: npt.NDArray[np.bool_], values: npt.NDArray, offset: int, reason: str) -> None:
-        if bad.any():
-            first = int(bad.argmax())
-            at = offset + first * values.itemsize
-            raise ValueError(f"{path}: {field}[{first}] at byte {at} is {values[first]}: {reason}")
-
-    refuse("lengths", lengths < 0, lengths, HEADER_SIZE, "a length cannot be negative")
-    refuse("pointers", pointers < 0, pointers, pointers_offset, "a pointer cannot be negative")
-    misaligned = pointers % itemsize != 0
-    refuse("pointers", misaligned, pointers, pointers_offset, f"not a multiple of a token's {itemsize} bytes")
-    # Compared without adding to the pointer, which could overflow.
-    beyond = pointers > bin_size - lengths.astype(np.int64) * itemsize
-    refuse("pointers", beyond, pointers, pointers_offset, f"its sequence ends beyond {bin_path}'s {bin_size} bytes")
-
-    if documents[0] != 0:
-        raise ValueError(f"{path}: document_indices[0] at byte {documents_offset} is {documents[0]}, it must be 0")
-    decreasing = np.concatenate(([False], documents[1:] < documents[:-1]))
-    refuse("document_indices", decreasing, documents, documents_offset, "smaller than the one before it")
-    if documents[-1] != num_sequences:
+    counts = np.zeros(sidecar.tokenizer.vocab_size, dtype=np.int64)
+    for start in range(0, len(dataset.tokens), _VERIFIED_AT_ONCE):
+        block = dataset.tokens[start : start + _VERIFIED_AT_ONCE]
+        bad = np.flatnonzero((block < 0) | (block >= len(counts)))
+        if bad.size:
+            raise ValueError(_describe_token(dataset, start + int(bad[0]), len(counts)))
+        counts += np.bincount(block, minlength=len(counts))
+    for suffix, expected in ((".bin", sidecar.bin), (".idx", sidecar.idx)):
+        path = corpus_file(prefix, suffix)
+        found = file_facts(path)
+        if found != expected:
+            raise ValueError(
+                f"{path}: sha256 is {found.sha256}, but {prefix}.json says {expected.sha256}: the file was changed or "
+                "damaged. Copy or prepare it again"
+            )
+    if not np.array_equal(counts, dataset.token_counts()):
         raise ValueError(
-            f"{path}: document_indices[{len(documents) - 1}], the last, is {documents[-1]}, "
-            f"it must be the sequence count {num_sequences}"
+            f"{prefix}.token_counts.npy does not count the tokens of {prefix}.bin. Prepare the corpus again"
         )
+    total_bytes = sidecar.bin.size + sidecar.idx.size
+    return Verified(documents=dataset.num_documents, tokens=dataset.num_tokens, bytes=total_bytes)
 
 
-def _documents(
-    path: Path, lengths: npt.NDArray[np.int32], pointers: Int64, documents: Int64, itemsize: int
-) -> tuple[Int64, Int64]:
-    """(start in tokens, length in tokens) of each document, which may be several consecutive stored sequences."""
-    cumulative = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    document_lengths = cumulative[documents[1:]] - cumulative[documents[:-1]]
-    starts = pointers // itemsize
-
-    continues = np.ones(max(len(lengths), 1), dtype=bool)  # does sequence i belong to the document of i - 1?
-    continues[documents[:-1][documents[:-1] < len(lengths)]] = False
-    torn = np.flatnonzero(continues[1 : len(lengths)] & (starts[1:] != starts[:-1] + lengths[:-1]))
-    if torn.size:
-        sequence = int(torn[0]) + 1
-        raise ValueError(
-            f"{path}: pointers[{sequence}] is {pointers[sequence]}, but the sequence before it, of the same document, ends "
-            f"elsewhere. Documents must lie in one piece: write the corpus again in document order"
-        )
-    # A document without sequences may point one past the last; its start is never read.
-    padded = np.append(starts, 0)
-    return padded[documents[:-1]], document_lengths
+def _describe_token(dataset: IndexedDataset, index: int, vocab_size: int) -> str:
+    ends = dataset.document_starts + dataset.document_lengths
+    holding = np.flatnonzero((dataset.document_starts <= index) & (index < ends))
+    document = f"document {holding[0]}" if holding.size else "no document"
+    return (
+        f"{dataset.prefix}.bin: token id {dataset.tokens[index]} at byte {index * dataset.dtype.itemsize} ({document}) is "
+        f"outside the vocabulary [0, {vocab_size}): the file was changed or damaged. Copy or prepare it again"
+    )
 
 
 class IndexedDatasetWriter:
@@ -247,7 +206,7 @@ class IndexedDatasetWriter:
     def add_documents(self, tokens: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> None:
         """Append several documents at once: their tokens end to end (N,) and their lengths, which sum to N."""
         assert int(lengths.sum()) == len(tokens)
-        if len(tokens) and not (0 <= int(tokens.min()) and int(tokens.max()) < self.vocab_size):
+        if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) < self.vocab_size):
             self._refuse(tokens, lengths)
         data = np.ascontiguousarray(tokens.astype(self.dtype, copy=False))
         self._file.write(data.data)
@@ -284,20 +243,12 @@ class IndexedDatasetWriter:
 
     def _close(self) -> None:
         with self._idx_partial.open("wb") as index:
-            self._write_index(index)
+            write_index(index, self.dtype, np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype="<i4"))
             _flush(index)
         _flush(self._file)
         self._file.close()
         self._bin_partial.replace(corpus_file(self.prefix, ".bin"))
         self._idx_partial.replace(corpus_file(self.prefix, ".idx"))
-
-    def _write_index(self, index: BinaryIO) -> None:
-        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype="<i4")
-        ends = np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
-        pointers = np.concatenate((np.zeros(1, dtype=np.int64), ends))[: len(lengths)]
-        index.write(_HEADER.pack(MAGIC, VERSION, _CODES[self.dtype], len(lengths), len(lengths) + 1))
-        for array in (lengths, pointers.astype("<i8"), np.arange(len(lengths) + 1, dtype="<i8")):
-            index.write(array.data)
 
 
 def _flush(file: BinaryIO) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from data.batching import Batch, UpdateWindows, Window, assign, make_batch
+from data.batch import Batch, make_batch
+from data.windows import UpdateWindows, Window, assign
 
 _POLL_SECONDS = 0.1  # how soon the producer notices that nobody wants its batches any more
 

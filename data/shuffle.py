@@ -22,7 +22,7 @@ def permute(index: npt.ArrayLike, size: int, *, seed: int, epoch: int | npt.Arra
     position = np.atleast_1d(np.asarray(index, dtype=np.int64))
     if not 1 <= size <= _LARGEST:
         raise ValueError(f"cannot shuffle {size} elements: the size must be between 1 and 2**62")
-    if position.size and not (0 <= position.min() and position.max() < size):
+    if position.size and not (position.min() >= 0 and position.max() < size):
         raise ValueError(f"indices {position.min()} to {position.max()} are not all within [0, {size})")
     epochs = np.broadcast_to(np.asarray(epoch, dtype=np.int64), position.shape)
 

@@ -1,7 +1,7 @@
 """The frozen teacher: evaluation mode, no gradients, half precision; never in the engine, never in a checkpoint."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.bert import MaskedLanguageModel, Prediction
 from model.kernels.vocab_loss import Decoder
@@ -30,11 +30,13 @@ class Teacher:
     """Not an `nn.Module`, so that no engine, optimizer or checkpoint can pick it up as a submodule by accident."""
 
     def __init__(self, model: MaskedLanguageModel, dtype: torch.dtype, device: torch.device) -> None:
-        self.model: nn.Module = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
-        self.decoder: Decoder = model.decoder()
+        self.model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         self.config = model.config
 
     # no_grad and not inference_mode: the cosine loss keeps the teacher's hidden states for its backward.
     @torch.no_grad()
     def __call__(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Prediction:
         return self.model(token_ids, position_ids, cu_seqlens, max_seqlen)
+
+    def decoder(self) -> Decoder:
+        return self.model.decoder()

@@ -1,0 +1,165 @@
+"""What a run reads, loaded and found to fit together before anything is trained: corpora, teacher, student.
+
+Every function here raises ValueError or OSError for what the user can change, with the value, the reason and what to do.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.batching import Corpus, FixedBatches, fixed_batches
+from data.config import DataConfig
+from data.tokenizer import vocabulary_fingerprint
+from evaluation.heldout import evaluate, frequency_loss
+from model.attention import choose_attention
+from model.bert import MaskedLanguageModel
+from model.config import StudentConfig, read_json
+from model.hub import load_model, parse_config, resolve_folder
+from model.student import make_random, make_student
+from model.teacher import DTYPES, Teacher, choose_dtype
+from training.distributed import Ranks, sum_over_ranks
+from training.ds_config import DeepSpeedConfig
+
+SEQUENCES_TO_CHECK_TEACHER = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run reads, loaded and found to fit together."""
+
+    corpus: Corpus
+    heldout: FixedBatches | None
+    teacher: Teacher | None
+    student: MaskedLanguageModel
+    model_type: str
+    """Layout of the folder the student is saved as: distilbert, or bert where a teacher is pre-trained."""
+    choices: list[str]
+    """What was chosen for the user and why, printed once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputLoader:
+    """Loads what the flags name; every rank does it alone, nothing is communicated."""
+
+    data: DataConfig
+    source: StudentConfig
+    ds: DeepSpeedConfig
+    ranks: Ranks
+    seed: int
+    eval_sequences: int
+    is_distillation: bool
+
+    def load(self) -> Inputs:
+        corpus = Corpus.open(self.data.data, max_length=self.data.max_length)
+        heldout = self._load_heldout(corpus)
+        if self.source.architecture:
+            teacher, student, model_type, choices = self._load_architecture()
+        else:
+            teacher, student, model_type, choices = self._load_pair(corpus)
+        self._check_fit(student, corpus)
+        return Inputs(
+            corpus=corpus,
+            heldout=heldout,
+            teacher=teacher if self.is_distillation else None,
+            student=student,
+            model_type=model_type,
+            choices=choices,
+        )
+
+    def fixed_batches(self, corpus: Corpus, num_sequences: int) -> FixedBatches:
+        """Sequences and masks that every run scores alike: seed 0 whatever --seed is."""
+        return fixed_batches(
+            corpus,
+            num_sequences=num_sequences,
+            sequences_per_batch=self.ds.sequences_per_micro_batch,
+            seed=0,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.num_ranks,
+            mask_probability=self.data.mask_probability,
+            mask_smoothing=self.data.mask_smoothing,
+        )
+
+    def score_teacher(self, inputs: Inputs) -> dict[str, float]:
+        """The teacher's own held-out figures; refuses one that word frequencies beat (the commonest silent mistake).
+
+        All ranks must call it: the figures are summed over them.
+        """
+        assert inputs.teacher is not None
+        batches = inputs.heldout or self.fixed_batches(inputs.corpus, SEQUENCES_TO_CHECK_TEACHER)
+        options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
+        figures = evaluate(inputs.teacher, None, batches, temperature=1.0, **options)
+        chance = frequency_loss(batches, inputs.corpus.dataset.token_counts(), **options)
+        if self.source.check_teacher and not figures["eval_mlm_loss"] < chance:
+            raise ValueError(
+                f"--teacher {self.source.teacher} predicts masked words with a loss of {figures['eval_mlm_loss']:.3f}; "
+                f"word frequencies alone reach {chance:.3f}. Wrong tokenizer, untrained head or wrong folder? "
+                "--no_check_teacher trains anyway"
+            )
+        return {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
+
+    def _load_heldout(self, corpus: Corpus) -> FixedBatches | None:
+        if not self.data.eval_data:
+            return None
+        heldout = Corpus.open(self.data.eval_data, max_length=self.data.max_length)
+        if heldout.fingerprint != corpus.fingerprint:
+            raise ValueError(
+                f"--eval_data {self.data.eval_data} and --data {self.data.data} were prepared with different "
+                "vocabularies. Prepare both with the same --tokenizer"
+            )
+        return self.fixed_batches(heldout, self.eval_sequences)
+
+    def _load_architecture(self) -> tuple[None, MaskedLanguageModel, str, list[str]]:
+        """A model from random weights, for --objective mlm."""
+        path, dropout = self.source.architecture, self.source.dropout
+        if self.is_distillation:
+            raise ValueError(f"--architecture {path} starts from random weights: it needs --objective mlm")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no model configuration at --architecture {path}: a BERT config.json is expected")
+        shape, family = parse_config(read_json(Path(path)), path)
+        shape = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
+        attention, why = self._choose_attention(dropout)
+        student = make_random(shape, attention=attention, seed=self.seed)
+        return None, student, family.model_type, [f"model: {path} from random weights, attention {attention} ({why})"]
+
+    def _load_pair(self, corpus: Corpus) -> tuple[Teacher, MaskedLanguageModel, str, list[str]]:
+        """Teacher and student; under --objective mlm the teacher only lends the student its layers."""
+        folder = resolve_folder(self.source.teacher)
+        known = vocabulary_fingerprint(str(folder))
+        if known is not None and known != corpus.fingerprint:
+            raise ValueError(
+                f"--teacher {self.source.teacher} has another vocabulary than --data {self.data.data}: it would read "
+                f"other words. Prepare the corpus with --tokenizer {folder}"
+            )
+        dtype, why_dtype = choose_dtype(self.source.teacher_dtype, self.ranks.device)
+        teacher_attention, _ = choose_attention(self.source.attention, self.ranks.device, dtype, 0.0)
+        attention, why = self._choose_attention(self.source.dropout)
+        published = load_model(folder, teacher_attention)
+        student = make_student(
+            published,
+            layers=self.source.layer_choice,
+            init=self.source.student_init,
+            dropout=self.source.dropout,
+            attention=attention,
+            seed=self.seed,
+        )
+        choices = [
+            f"teacher: {folder}, {published.config.num_layers} layers, {str(dtype).removeprefix('torch.')} ({why_dtype}), "
+            f"attention {teacher_attention}",
+            f"student: {student.config.num_layers} layers from {self.source.student_init}, attention {attention} ({why})",
+        ]
+        return Teacher(published, dtype, self.ranks.device), student, "distilbert", choices
+
+    def _choose_attention(self, dropout: float) -> tuple[str, str]:
+        return choose_attention(self.source.attention, self.ranks.device, DTYPES[self.ds.precision], dropout)
+
+    def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:
+        if student.config.vocab_size != corpus.vocab_size:
+            raise ValueError(
+                f"the model has {student.config.vocab_size} tokens, --data {self.data.data} was prepared with "
+                f"{corpus.vocab_size}. Prepare the corpus with the model's tokenizer"
+            )
+        if self.data.max_length > student.config.max_positions:
+            raise ValueError(
+                f"--max_length {self.data.max_length} exceeds the model's {student.config.max_positions} positions"
+            )

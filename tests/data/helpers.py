@@ -1,0 +1,69 @@
+"""Small corpora and texts that the tests of data/ make for themselves."""
+
+import hashlib
+import random
+from pathlib import Path
+
+import numpy as np
+
+from data.indexed_dataset import IndexedDatasetWriter, corpus_file
+from data.sidecar import VERSION, FileFacts, Sidecar, TokenizerFacts, write_sidecar
+
+VOCAB_SIZE = 120
+PAD, UNK, CLS, SEP, MASK = range(5)
+FIRST_WORD = 5
+
+
+def random_documents(number: int, longest: int, seed: int = 0) -> list[np.ndarray]:
+    """Documents of 1 to `longest` word tokens; small ids are commoner, as in a vocabulary ordered by frequency."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, longest + 1, size=number)
+    words = VOCAB_SIZE - FIRST_WORD
+    return [FIRST_WORD + (words * generator.random(length) ** 2).astype(np.int64) for length in lengths]
+
+
+def write_corpus(prefix: Path, documents: list[np.ndarray]) -> None:
+    """A complete corpus of these documents, as prepare leaves it but for the tokenizer's files."""
+    with IndexedDatasetWriter(prefix, VOCAB_SIZE) as writer:
+        for document in documents:
+            writer.add_document(document)
+    np.save(corpus_file(prefix, ".token_counts.npy"), writer.token_counts)
+    facts = TokenizerFacts(
+        fingerprint="of the test",
+        vocab_size=VOCAB_SIZE,
+        cls_id=CLS,
+        sep_id=SEP,
+        mask_id=MASK,
+        pad_id=PAD,
+        unk_id=UNK,
+        special_ids=[PAD, UNK, CLS, SEP, MASK],
+        files="none",
+    )
+    bin_bytes, idx_bytes = (corpus_file(prefix, end).read_bytes() for end in (".bin", ".idx"))
+    sidecar = Sidecar(
+        version=VERSION,
+        tokenizer=facts,
+        documents=len(documents),
+        tokens=writer.num_tokens,
+        dropped={},
+        dtype=writer.dtype.name,
+        bin=FileFacts(size=len(bin_bytes), sha256=hashlib.sha256(bin_bytes).hexdigest()),
+        idx=FileFacts(size=len(idx_bytes), sha256=hashlib.sha256(idx_bytes).hexdigest()),
+        inputs=["test"],
+    )
+    write_sidecar(prefix, sidecar)
+
+
+def random_texts(number: int, seed: int = 0) -> list[str]:
+    """Texts with capitals, accents, digits, punctuation, other scripts and line breaks."""
+    generator = random.Random(seed)
+    words = ["the", "of", "and", "Distillery", "teacher", "student", "Ångström", "naïve", "façade", "1984", "3.14"]
+    words += ["don't", "e-mail", "東京", "Москва", "unbelievably"]
+    words += ["".join(generator.choices("etaoinshrdlu", k=generator.randint(2, 9))) for _ in range(300)]
+    texts = []
+    for _ in range(number):
+        sentences = []
+        for _ in range(generator.randint(1, 12)):
+            sentences.append(" ".join(generator.choices(words, k=generator.randint(3, 15))) + generator.choice(".!?;"))
+        texts.append(generator.choice([" ", "\n"]).join(sentences))
+    return texts

@@ -1,0 +1,323 @@
+"""Distil a BERT-like teacher into a student of half its depth, or pre-train with --objective mlm.
+
+    deepspeed --num_gpus 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
+    torchrun --nproc_per_node 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
+
+Precision, batch sizes, clipping, optimizer and learning rate are set in the DeepSpeed JSON.
+"""
+
+import dataclasses
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.config import DataConfig
+from model.config import ObjectiveConfig, StudentConfig
+from training.config import RunConfig, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Every flag of this command, each declared beside its owner."""
+
+    run: RunConfig
+    data: DataConfig
+    student: StudentConfig
+    objective: ObjectiveConfig
+
+
+if __name__ == "__main__":  # before the heavy imports, so that --help and a mistyped flag answer at once
+    CONFIG = parse(TrainConfig, sys.argv[1:], __doc__ or "")
+
+import torch
+
+from data.batching import Batch, BatchLoader, UpdateWindows, Window
+from evaluation.heldout import evaluate
+from inputs import InputLoader, Inputs
+from model.bert import MaskedLanguageModel
+from model.hub import save_model
+from model.objective import Losses, TripleLoss
+from model.teacher import DTYPES
+from training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from training.distributed import Ranks, agree, from_first, gather_over_ranks, start_ranks, sum_over_ranks
+from training.ds_config import DeepSpeedConfig, read_ds_config
+from training.engine import backward, master_weights, start_engine
+from training.lifecycle import DivergedError, ExitCode
+from training.metrics import Clock, LossSums, Stopwatch, measure_gemm_peak, peak_memory_bytes
+from training.run_folder import RunFolder, describe
+
+
+class Trainer:
+    """One run: the loop, and what happens between updates."""
+
+    def __init__(self, config: TrainConfig, ds: DeepSpeedConfig, inputs: Inputs, ranks: Ranks, folder: Path) -> None:
+        self.config, self.ds, self.inputs, self.ranks, self.folder = config, ds, inputs, ranks, folder
+        self.windows = UpdateWindows(
+            inputs.corpus,
+            sequences_per_update=ds.sequences_per_update,
+            seed=config.run.seed,
+            mask_probability=config.data.mask_probability,
+        )
+        self.num_updates = config.run.max_updates or agree(ranks, lambda: self.windows.num_updates(config.run.epochs))
+        self.objective = TripleLoss(config.objective)
+        self.update, self.tokens = 0, 0
+        self.checkpoints = folder / "checkpoints"
+        state = None
+        if config.run.resume:
+            state = agree(ranks, lambda: read_state(self.checkpoints, ranks, self.identity()))
+        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[ds.precision])
+        self.engine = start_engine(inputs.student, ds, self.num_updates, config.run.warmup_share)
+        self.model: MaskedLanguageModel = self.engine.module
+        torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
+        if state is not None:
+            load_checkpoint(self.engine, self.checkpoints, ranks, state)
+            self.update, self.tokens = state["update"], state["tokens"]
+        self.log = None
+        if ranks.is_first:
+            self.log = RunFolder(folder, self.describe_config(), self.update if state else None, self.num_updates)
+        self.sums = LossSums(self.loss_names(), ranks.device)
+        self.clock, self.teacher_watch = Clock(), Stopwatch(ranks.device)
+        self.flops, self.tokens_at_log, self.waited = 0.0, self.tokens, 0.0
+
+    def train(self) -> None:
+        with BatchLoader(
+            self.windows,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.num_ranks,
+            sequences_per_micro_batch=self.ds.sequences_per_micro_batch,
+            first_update=self.update,
+            last_update=self.num_updates,
+            prefetch=self.config.data.prefetch,
+            mask_smoothing=self.config.data.mask_smoothing,
+            pin_memory=self.ranks.device.type == "cuda",
+        ) as loader:
+            for window, micro_batches in loader:
+                for batch in micro_batches:
+                    losses = self.losses(batch.to(self.ranks.device), window)
+                    backward(self.engine, losses.total)
+                    self.engine.step()
+                    self.sums.add(losses)
+                self.advance(window)
+                if self.is_due(self.config.run.log_every):
+                    self.log_metrics(loader.wait_seconds)
+                if self.is_due(self.config.run.eval_every):
+                    self.evaluate()
+                if self.is_due(self.config.run.checkpoint_every):
+                    self.save_checkpoint()
+        self.save_student()
+
+    def losses(self, batch: Batch, window: Window) -> Losses:
+        """This micro-batch's share of the update's loss."""
+        layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+        if self.inputs.teacher is None:
+            prediction = self.engine(*layout, batch.masked_positions)
+            return self.objective.masked_lm(prediction, self.model.decoder(), batch.masked_labels, masked=window.masked)
+        with self.teacher_watch():
+            target = self.inputs.teacher(*layout)
+        return self.objective(
+            self.engine(*layout),
+            self.model.decoder(),
+            target,
+            self.inputs.teacher.decoder(),
+            batch.masked_positions,
+            batch.masked_labels,
+            attended=window.attended,
+            masked=window.masked,
+        )
+
+    def advance(self, window: Window) -> None:
+        self.update += 1
+        self.tokens += window.attended
+        self.flops += self.update_flops(window)
+        self.sums.count_update()
+        if self.log:
+            self.log.advance()
+
+    def is_due(self, every: int) -> bool:
+        return self.update % every == 0 or self.update == self.num_updates
+
+    def log_metrics(self, wait_seconds: float) -> None:
+        """One line over the updates since the last one; the only place where the host waits for the device."""
+        shares = self.sums.take()
+        seconds = self.clock.take()
+        own = torch.tensor(
+            [wait_seconds - self.waited, self.teacher_watch.take(), peak_memory_bytes(self.ranks.device)]
+        )
+        table = gather_over_ranks(torch.cat([shares, own.to(shares)]))  # (ranks, columns)
+        losses, waited = (
+            dict(zip(self.sums.components, table.sum(0).tolist(), strict=False)),
+            table[:, -3].mean().item(),
+        )
+        fields = {
+            "update": self.update,
+            "epoch": self.update * self.ds.sequences_per_update / self.inputs.corpus.num_sequences,
+            "sequences": self.update * self.ds.sequences_per_update,
+            "tokens": self.tokens,
+            **losses,
+            **self.weighted(losses),
+            "learning_rate": self.engine.get_lr()[0],
+            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "loss_scale": float(getattr(self.engine.optimizer, "loss_scale", 1.0)),
+            "skipped_updates": self.engine.skipped_steps,
+            "tokens_per_second": (self.tokens - self.tokens_at_log) / seconds,
+            "mfu": self.flops / seconds / (self.peak_flops * self.ranks.num_ranks),
+            "data_wait_share": waited / seconds,
+            "teacher_share": table[:, -2].mean().item() / seconds,
+            "peak_memory_bytes": int(table[:, -1].max().item()),
+        }
+        self.waited, self.flops, self.tokens_at_log = wait_seconds, 0.0, self.tokens
+        self.record(fields)
+        if not torch.isfinite(table[:, 0]).all():
+            raise DivergedError(
+                f"the loss is {fields['loss']} at update {self.update}; the last checkpoint is untouched"
+            )
+
+    def loss_names(self) -> tuple[str, ...]:
+        return "loss", "loss_distillation", "loss_mlm", "loss_cosine"
+
+    def weighted(self, losses: dict[str, float]) -> dict[str, float]:
+        """Each component as it enters the total; the masked-LM objective alone has weight 1."""
+        flags = self.config.objective
+        weights = {"loss_mlm": 1.0, "loss_distillation": 0.0, "loss_cosine": 0.0}
+        if self.inputs.teacher is not None:
+            weights = {name: getattr(flags, name.replace("loss_", "weight_")) for name in weights}
+        return {f"{name}_weighted": weight * losses[name] for name, weight in weights.items()}
+
+    def evaluate(self) -> None:
+        if self.inputs.heldout is None:
+            return
+        with self.clock.paused():
+            self.model.eval()
+            figures = evaluate(
+                self.model,
+                self.inputs.teacher,
+                self.inputs.heldout,
+                temperature=self.config.objective.temperature,
+                device=self.ranks.device,
+                reduce=sum_over_ranks,
+            )
+            self.model.train()
+        self.record({"update": self.update, **figures})
+
+    def save_checkpoint(self) -> None:
+        with self.clock.paused():
+            state = {"update": self.update, "tokens": self.tokens, "identity": self.identity()}
+            save_checkpoint(self.engine, self.checkpoints, self.ranks, state)
+
+    def save_student(self) -> None:
+        """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
+        weights = master_weights(self.engine)
+        if self.ranks.is_first:
+            partial, final = self.folder / "student.partial", self.folder / "student"
+            for leftover in (partial, final):
+                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.copytree(self.inputs.corpus.tokenizer_folder, partial)
+            save_model(self.model, partial, self.inputs.model_type, weights)
+            partial.rename(final)
+
+    def record(self, fields: dict[str, Any]) -> None:
+        if self.log:
+            self.log.record(fields)
+            self.log.say(describe(fields, self.num_updates))
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the one it continues."""
+        return {
+            "corpus": self.inputs.corpus.sha256,
+            "num_sequences": self.inputs.corpus.num_sequences,
+            "sequences_per_update": self.ds.sequences_per_update,
+            "num_updates": self.num_updates,
+            "seed": self.config.run.seed,
+            "max_length": self.config.data.max_length,
+            "mask_probability": self.config.data.mask_probability,
+            "mask_smoothing": self.config.data.mask_smoothing,
+            "student": dataclasses.asdict(self.inputs.student.config),
+            "objective": dataclasses.asdict(self.config.objective),
+        }
+
+    def describe_config(self) -> dict[str, Any]:
+        versions = {name: sys.modules[name].__version__ for name in ("torch", "deepspeed")}
+        flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
+        return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions}
+
+    def update_flops(self, window: Window) -> float:
+        """Forward and backward of the student (3x forward), forward of the teacher; real tokens, all ranks."""
+        pairs = int((window.lengths**2).sum())
+        student, teacher = self.inputs.student.config, self.inputs.teacher
+        predicted = window.masked if teacher is None else window.attended
+        flops = 3 * (student.encoder_flops(window.attended, pairs) + student.head_flops(predicted))
+        if teacher is not None:
+            flops += teacher.config.encoder_flops(window.attended, pairs) + teacher.config.head_flops(window.attended)
+        return flops
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """Where to write; an existing run is neither overwritten nor continued by accident."""
+    folder = Path(config.run.output or time.strftime("runs/%Y-%m-%d_%H-%M-%S"))
+    if (folder / "config.json").exists() and not config.run.resume:
+        raise ValueError(f"--output {folder} already holds a run: continue it with --resume, or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(config: TrainConfig) -> ExitCode:
+    ranks = start_ranks()
+    ds = agree(
+        ranks, lambda: read_ds_config(config.run.ds_config, num_ranks=ranks.num_ranks, device_type=ranks.device.type)
+    )
+    loader = InputLoader(
+        data=config.data,
+        source=config.student,
+        ds=ds,
+        ranks=ranks,
+        seed=config.run.seed,
+        eval_sequences=config.run.eval_sequences,
+        is_distillation=config.objective.objective == "distil",
+    )
+    inputs = agree(ranks, loader.load)
+    teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs)) if inputs.teacher else {}
+    folder = from_first(ranks, agree(ranks, lambda: run_folder(config) if ranks.is_first else Path()))
+    trainer = Trainer(config, ds, inputs, ranks, folder)
+    introduce(trainer, teacher_figures)
+    try:
+        if trainer.update == 0:
+            trainer.evaluate()
+        trainer.train()
+    except DivergedError as error:
+        if ranks.is_first:
+            print(f"error: {error}", file=sys.stderr)
+        return ExitCode.DIVERGED
+    finally:
+        if trainer.log:
+            trainer.log.close()
+    return ExitCode.FINISHED
+
+
+def introduce(trainer: Trainer, teacher_figures: dict[str, float]) -> None:
+    """What was chosen and why, once, before the first update."""
+    log, ds, ranks = trainer.log, trainer.ds, trainer.ranks
+    if log is None:
+        return
+    for warning in ds.warnings:
+        log.say(f"warning: {ds.path}: {warning}")
+    for choice in trainer.inputs.choices:
+        log.say(choice)
+    log.say(
+        f"update: {ds.sequences_per_update} sequences = {ranks.num_ranks} ranks x {ds.micro_batches_per_update} "
+        f"micro-batches x {ds.sequences_per_micro_batch}, {ds.precision}, ZeRO-{ds.zero_stage}, {ranks.device.type}, "
+        f"GEMM peak {trainer.peak_flops / 1e9:,.0f} GFLOP/s a rank"
+    )
+    log.say(
+        f"data: {trainer.config.data.data}, {trainer.inputs.corpus.num_sequences:,} sequences of at most "
+        f"{trainer.config.data.max_length} tokens; updates {trainer.update} to {trainer.num_updates}"
+    )
+    log.say(f"run folder: {trainer.folder} (tensorboard --logdir {trainer.folder})")
+    if teacher_figures and trainer.update == 0:
+        trainer.record({"update": 0, **teacher_figures})
+
+
+if __name__ == "__main__":
+    sys.exit(int(main(CONFIG)))

@@ -1,0 +1,78 @@
+"""How a run is run: where it writes, how long it lasts, what it reports. And the parser of every command of ours.
+
+Precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate belong to the DeepSpeed JSON and have no flag.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run writes, how long it lasts and what it reports."""
+
+    ds_config: str
+    """DeepSpeed JSON, for example ds_configs/zero2.json. It owns precision, ZeRO stage, batch sizes, clipping, optimizer
+    and learning rate."""
+    output: str = ""
+    """Run folder: configuration, metrics.jsonl, tensorboard/, checkpoints/ and the final student/. Default: runs/<time>."""
+    epochs: float = 3.0
+    """Passes over the corpus; decides the number of updates unless --max_updates does."""
+    max_updates: int = 0
+    """Optimizer updates to train for. 0: as many as --epochs need."""
+    warmup_share: float = 0.05
+    """Share of the updates in which the learning rate rises linearly from 0; afterwards it falls linearly to 0."""
+    seed: int = 0
+    """Seed of shuffling, masking, dropout and random initial weights."""
+    log_every: int = 10
+    """Updates between two lines of metrics.jsonl and TensorBoard; also the only moments the host waits for the device."""
+    eval_every: int = 500
+    """Updates between two evaluations on --eval_data. The end of the run is always evaluated."""
+    eval_sequences: int = 1024
+    """Held-out sequences to score, spread evenly over --eval_data."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints. The end of the run is always saved."""
+    resume: bool = False
+    """Continue the run in --output from its last checkpoint."""
+    local_rank: int = -1
+    """Passed by the deepspeed launcher; nothing for you to set."""
+
+    def __post_init__(self) -> None:
+        if self.max_updates < 0 or self.epochs <= 0:
+            raise ValueError(f"--max_updates {self.max_updates} --epochs {self.epochs}: nothing would be trained")
+        if not 0.0 <= self.warmup_share <= 1.0:
+            raise ValueError(f"--warmup_share {self.warmup_share}: a share between 0 and 1 is needed, for example 0.05")
+        for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        if self.resume and not self.output:
+            raise ValueError("--resume needs --output, the run folder to continue, for example --output runs/wiki")
+
+
+def parse(config_type: type[Config], arguments: Sequence[str], description: str) -> Config:
+    """Flags -> a frozen dataclass. `--ds_config` and `--ds-config` are the same flag.
+
+    A flag that does not parse, or a value its dataclass refuses, ends the process with exit code 2 and one message, from
+    rank 0 only.
+    """
+    import tyro
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    try:
+        return tyro.cli(
+            config_type,
+            args=list(arguments),
+            description=description,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+            use_underscores=True,
+            console_outputs=is_first,
+        )
+    except ValueError as error:
+        if is_first:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,107 @@
+"""Ranks: which device and threads are mine, and agreeing on errors so that nobody waits for a dead peer."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from training.lifecycle import ExitCode
+
+Result = TypeVar("Result")
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=60)
+"""PyTorch's 10 minutes end a run whose rank 0 alone downloads a teacher or writes a large student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among its peers."""
+
+    rank: int
+    num_ranks: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def start_ranks() -> Ranks:
+    """Join the process group that the launcher (deepspeed, torchrun) described; alone without one."""
+    import deepspeed
+
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", "1")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(_free_port())
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+        _share_cores()
+    deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
+    return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device)
+
+
+def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:
+    """Run `work` on every rank; if it was refused on any, all ranks end with BAD_INPUT and rank 0 says why, once.
+
+    A bad input is a ValueError, OSError or ImportError; anything else is a defect and keeps its traceback.
+    """
+    result, problem = None, None
+    try:
+        result = work()
+    except (ValueError, OSError, ImportError) as error:
+        problem = f"{error}"
+    problems: list[str | None] = [None] * ranks.num_ranks
+    dist.all_gather_object(problems, problem)
+    failed = [rank for rank, text in enumerate(problems) if text is not None]
+    if not failed:
+        return result  # type: ignore[return-value]
+    if ranks.is_first:
+        where = "" if len(failed) == ranks.num_ranks else f" (rank {failed[0]} of {ranks.num_ranks})"
+        print(f"error{where}: {problems[failed[0]]}", file=sys.stderr, flush=True)
+    dist.barrier()
+    raise SystemExit(int(ExitCode.BAD_INPUT))
+
+
+def from_first(ranks: Ranks, value: Result) -> Result:
+    """Rank 0's value, on every rank."""
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """In place."""
+    dist.all_reduce(values)
+    return values
+
+
+def gather_over_ranks(row: torch.Tensor) -> torch.Tensor:
+    """(columns,) of every rank -> (ranks, columns) on the CPU, on every rank."""
+    rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, row)
+    return torch.stack(rows).cpu()
+
+
+def _share_cores() -> None:
+    """Ranks on one host divide its cores; launchers would leave one thread each, or all to everybody."""
+    peers = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // peers))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
