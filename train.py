@@ -49,6 +49,8 @@ from training.lifecycle import DivergedError, ExitCode
 from training.metrics import Clock, LossSums, Stopwatch, measure_gemm_peak, peak_memory_bytes
 from training.run_folder import RunFolder, describe
 
+COMPONENTS = ("distillation", "mlm", "cosine")
+
 
 class Trainer:
     """One run: the loop, and what happens between updates."""
@@ -63,7 +65,7 @@ class Trainer:
         )
         self.num_updates = config.run.max_updates or agree(ranks, lambda: self.windows.num_updates(config.run.epochs))
         self.objective = TripleLoss(config.objective)
-        self.update, self.tokens = 0, 0
+        self.update, self.tokens, self.learning_rate = 0, 0, 0.0
         self.checkpoints = folder / "checkpoints"
         state = None
         if config.run.resume:
@@ -95,11 +97,12 @@ class Trainer:
             pin_memory=self.ranks.device.type == "cuda",
         ) as loader:
             for window, micro_batches in loader:
+                self.learning_rate = self.engine.get_lr()[0]
                 for batch in micro_batches:
                     losses = self.losses(batch.to(self.ranks.device), window)
                     backward(self.engine, losses.total)
                     self.engine.step()
-                    self.sums.add(losses)
+                    self.sums.add(self.reported(losses))
                 self.advance(window)
                 if self.is_due(self.config.run.log_every):
                     self.log_metrics(loader.wait_seconds)
@@ -158,7 +161,7 @@ class Trainer:
             "tokens": self.tokens,
             **losses,
             **self.weighted(losses),
-            "learning_rate": self.engine.get_lr()[0],
+            "learning_rate": self.learning_rate,
             "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
             "loss_scale": float(getattr(self.engine.optimizer, "loss_scale", 1.0)),
             "skipped_updates": self.engine.skipped_steps,
@@ -176,14 +179,17 @@ class Trainer:
             )
 
     def loss_names(self) -> tuple[str, ...]:
-        return "loss", "loss_distillation", "loss_mlm", "loss_cosine"
+        return ("loss", *(f"loss_{name}" for name in COMPONENTS)) if self.inputs.teacher else ("loss", "loss_mlm")
+
+    def reported(self, losses: Losses) -> tuple[torch.Tensor, ...]:
+        """In the order of `loss_names`."""
+        return losses if self.inputs.teacher else (losses.total, losses.mlm)
 
     def weighted(self, losses: dict[str, float]) -> dict[str, float]:
-        """Each component as it enters the total; the masked-LM objective alone has weight 1."""
-        flags = self.config.objective
-        weights = {"loss_mlm": 1.0, "loss_distillation": 0.0, "loss_cosine": 0.0}
-        if self.inputs.teacher is not None:
-            weights = {name: getattr(flags, name.replace("loss_", "weight_")) for name in weights}
+        """Each component as it enters the total; without a teacher there is one, and it is the total."""
+        if self.inputs.teacher is None:
+            return {}
+        weights = {f"loss_{name}": getattr(self.config.objective, f"weight_{name}") for name in COMPONENTS}
         return {f"{name}_weighted": weight * losses[name] for name, weight in weights.items()}
 
     def evaluate(self) -> None:

@@ -121,7 +121,7 @@ def _encode_into(
     read = InputProgress(config.input)
     report = ProgressReport(read)
     documents = read_documents(config.input, text_field=config.text_field, progress=read)
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = config.workers or _num_cores()
     dropped: dict[str, int] = {}
     encoded = encode_documents(documents, tokenizer, writer.dtype, workers)
     # Closed on the way out, whatever happens: its workers must not outlive an error.
@@ -132,6 +132,11 @@ def _encode_into(
                 dropped[reason] = dropped.get(reason, 0) + number
             report.update(writer.num_documents, writer.num_tokens)
     return dropped, report.seconds
+
+
+def _num_cores() -> int:
+    """Cores this process may use, which on a shared node are fewer than there are; macOS cannot tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _save_beside(writer: "IndexedDatasetWriter", prefix: str, tokenizer: "Tokenizer") -> None:

@@ -3,10 +3,10 @@
 Nothing here synchronises with the device between two lines.
 """
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -105,7 +105,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Of this rank: allocated on the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: that starts at the resident size of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def measure_gemm_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -87,6 +87,15 @@ def test_every_epoch_sees_every_sequence_once(windows: UpdateWindows, corpus: Co
     assert seen[0] == seen[1] == everything
 
 
+def test_every_epoch_has_its_own_order(windows: UpdateWindows, corpus: Corpus) -> None:
+    stream = np.concatenate(
+        [windows.window(update).sequence_ids for update in range(2 * corpus.num_sequences // G + 1)]
+    )
+    first, second = stream[: corpus.num_sequences], stream[corpus.num_sequences : 2 * corpus.num_sequences]
+    assert (first == second).sum() < 10
+    assert (first == np.arange(corpus.num_sequences)).sum() < 10
+
+
 def test_windows_straddle_epochs_and_know_their_denominators(windows: UpdateWindows, corpus: Corpus) -> None:
     assert corpus.num_sequences % G  # or nothing straddles
     window = windows.window(corpus.num_sequences // G)

@@ -166,3 +166,14 @@ def test_equal_keys_do_not_break_the_exact_count(monkeypatch: pytest.MonkeyPatch
 def test_smoothed_weights_are_the_formula() -> None:
     weights = smoothed_weights(np.array([0, 1, 16, 10**9]), 0.5)
     assert weights == pytest.approx([1.0, 1.0, 0.25, 10**-4.5])
+
+
+def test_masks_are_a_promise() -> None:
+    """A run resumed with newer code must continue with the same masks, so these values may never change."""
+    tokens, cu_seqlens = pack([np.arange(5, 45)])
+    corrupted, positions, labels = mask(
+        tokens, cu_seqlens, np.array([7]), np.array([3]), seed=11, weights=np.ones(VOCAB_SIZE)
+    )
+    assert positions.tolist() == [1, 11, 13, 19, 22, 29]
+    assert labels.tolist() == [5, 15, 17, 23, 26, 33]
+    assert corrupted[positions].tolist() == [MASK] * 6

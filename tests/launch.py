@@ -1,0 +1,57 @@
+"""Starting the real commands, on real ranks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ds_config(path: Path, **changes: Any) -> Path:
+    """A DeepSpeed JSON: ds_configs/zero2_cpu.json in fp32 with small batches, and `changes` (None removes a key)."""
+    content = json.loads((ROOT / "ds_configs/zero2_cpu.json").read_text())
+    content |= {"bf16": {"enabled": False}, "train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the virtual environment's commands first and no launcher's variables."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    return inherited | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def run(command: list[object], timeout: float = 200, **more: Any) -> subprocess.CompletedProcess[str]:
+    """A command in the project's root; its output is captured together."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment() | more,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+    )
+
+
+def torchrun(num_ranks: int, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", num_ranks]
+    return run([*launcher, "--master_port", free_port(), *arguments], timeout)
+
+
+def deepspeed(num_ranks: int, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    return run(["deepspeed", "--num_gpus", num_ranks, "--master_port", free_port(), *arguments], timeout)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

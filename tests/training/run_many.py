@@ -1,0 +1,15 @@
+"""Several runs of train.py in one process per rank, because starting DeepSpeed costs more than a toy run.
+
+usage: torchrun ... run_many.py FILE, where FILE holds a JSON list of argument lists.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import train
+from training.config import parse
+
+for arguments in json.loads(Path(sys.argv[1]).read_text()):
+    code = train.main(parse(train.TrainConfig, arguments, ""))
+    assert code == 0, (arguments, code)
