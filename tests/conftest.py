@@ -35,7 +35,9 @@ def sentences(seed: int, num_documents: int) -> str:
 
 
 def prepare(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "data.prepare", *map(str, arguments)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "data.prepare", *map(str, arguments)], cwd=ROOT, check=True, capture_output=True
+    )
 
 
 @pytest.fixture(scope="session")

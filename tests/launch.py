@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,9 +46,38 @@ def run(command: list[object], timeout: float = 200, **more: Any) -> subprocess.
     )
 
 
-def torchrun(num_ranks: int, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def torchrun_command(num_ranks: int, *arguments: object) -> list[object]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", num_ranks]
-    return run([*launcher, "--master_port", free_port(), *arguments], timeout)
+    return [*launcher, "--master_port", free_port(), *arguments]
+
+
+def torchrun(num_ranks: int, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    return run(torchrun_command(num_ranks, *arguments), timeout)
+
+
+def kill_when(command: list[object], text: str) -> None:
+    """Start a command and SIGKILL it with all its descendants as soon as it prints `text`."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            break
+    else:
+        raise AssertionError(f"{text!r} was never printed:\n{''.join(seen)[-4000:]}")
+    victims = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for victim in victims:
+        victim.kill()
+    psutil.wait_procs(victims, timeout=30)
+    process.wait()
 
 
 def deepspeed(num_ranks: int, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:

@@ -106,7 +106,9 @@ def test_the_gradient_is_the_objectives_own(runs: Path, toy: Toy) -> None:
     mlm = torch.nn.functional.cross_entropy(logits[batch.masked_positions], batch.masked_labels)
     cosine = (1 - torch.cosine_similarity(own.hidden, target.hidden, dim=-1)).mean()
     (5 * kl + 2 * mlm + cosine).backward()
-    expected = torch.cat([p.grad.double().flatten() for _, p in sorted(student.named_parameters()) if p.grad is not None])
+    expected = torch.cat(
+        [p.grad.double().flatten() for _, p in sorted(student.named_parameters()) if p.grad is not None]
+    )
     got = gradient(runs, toy, "zero2-2x4")
     assert ((got - expected).norm() / expected.norm()).item() <= 1e-5
     assert metrics(runs / "zero2-2x4")[-1]["loss_mlm"] == pytest.approx(mlm.item(), rel=1e-5)
