@@ -18,11 +18,14 @@ from model.config import EncoderConfig, ObjectiveConfig
 from model.objective import TripleLoss
 from model.student import make_random
 from model.teacher import Teacher, choose_dtype
+from training.distributed import keep_freed_memory
 from training.engine import parameter_groups
 
 
 class OurSide:
     def __init__(self, workload: Workload, batch: Batch, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()  # as every rank of train.py does
         self.batch = batch.to(device)
         teacher_dtype, _ = choose_dtype("auto", device)
         self.teacher, teacher_attention = _make_teacher(workload.teacher, teacher_dtype, device)

@@ -81,7 +81,9 @@ def harvest(folder: Path) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m launcher.harvest", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("corpus/demo/text"), help="folder for train and heldout.jsonl")
+    parser.add_argument(
+        "--output", type=Path, default=Path("corpus/demo/text"), help="folder for train and heldout.jsonl"
+    )
     num_documents, num_characters = harvest(parser.parse_args().output)
     print(f"harvested {num_documents:,} documents, {num_characters:,} characters")
 

@@ -1,7 +1,7 @@
 """Attention over packed sequences: everything else in the encoder sees only real tokens; sequences matter here alone.
 
-Three backends behind one name. `varlen` reads the packed layout directly (flash attention, GPU). `sdpa` and `softmax`
-unpack into a padded (S, L) block, attend, and pack again; `softmax` is the path of the fused softmax kernel.
+Four backends behind one name. Two read the packed layout directly: `varlen` (flash attention, GPU) and `blocked` (CPU).
+`sdpa` and `softmax` unpack into a padded (S, L) block, attend, and pack again; `softmax` is the path of the fused softmax.
 
 Shapes: T real tokens, S sequences, L the longest, A heads, D width of a head.
 """
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.kernels.blocked_attention import blocked_attention
 from model.kernels.softmax import scaled_masked_softmax
 
 
@@ -35,7 +36,7 @@ class Packing(NamedTuple):
 def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, backend: str) -> Packing:
     """The index work of a batch, done once for all layers. No host synchronisation: shapes decide."""
     num_tokens, num_sequences = position_ids.shape[0], cu_seqlens.shape[0] - 1
-    if backend == "varlen" or num_tokens == num_sequences * max_seqlen:
+    if backend in ("varlen", "blocked") or num_tokens == num_sequences * max_seqlen:
         return Packing(cu_seqlens, max_seqlen, None, None)
     lengths = cu_seqlens.diff()
     sequence_of_token = torch.repeat_interleave(lengths, output_size=num_tokens)
@@ -51,6 +52,8 @@ def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float) -> Tenso
     """
     if backend == "varlen":
         return _attend_varlen(qkv, packing, dropout)
+    if backend == "blocked":
+        return blocked_attention(qkv, packing.cu_seqlens, dropout)
     return _attend_padded(qkv, packing, backend, dropout)
 
 
@@ -91,21 +94,27 @@ def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype, drop
     """The backend to run and the reason, for the line printed at the start.
 
     Raises:
-        ValueError: `varlen` was asked for by name where it cannot run.
+        ValueError: a backend was asked for by name where it cannot run.
     """
-    has_flash_attn = importlib.util.find_spec("flash_attn") is not None
-    if device.type != "cuda":
-        obstacle = f"it needs a CUDA device, this is {device.type}"
-    elif dtype not in (torch.float16, torch.bfloat16):
-        obstacle = f"it needs fp16 or bf16, this is {str(dtype).removeprefix('torch.')}"
-    elif dropout > 0 and not has_flash_attn:
-        obstacle = f"attention dropout {dropout} needs the flash-attn package (torch's own varlen has none)"
-    else:
-        obstacle = ""
+    obstacle = _obstacle_to_varlen(device, dtype, dropout)
     if wanted == "varlen" and obstacle:
         raise ValueError(f"--attention varlen cannot run: {obstacle}. Use --attention auto")
+    if wanted == "blocked" and device.type != "cpu":
+        raise ValueError(f"--attention blocked is for CPUs, this is {device.type}. Use --attention auto")
     if wanted != "auto":
         return wanted, "asked for"
-    if obstacle:
-        return "sdpa", f"varlen cannot run: {obstacle}"
-    return "varlen", "packed flash attention, no padding"
+    if not obstacle:
+        return "varlen", "packed flash attention, no padding"
+    if device.type == "cpu":
+        return "blocked", "packed, in blocks that fit the cache of a CPU"
+    return "sdpa", f"varlen cannot run: {obstacle}"
+
+
+def _obstacle_to_varlen(device: torch.device, dtype: torch.dtype, dropout: float) -> str:
+    if device.type != "cuda":
+        return f"it needs a CUDA device, this is {device.type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"it needs fp16 or bf16, this is {str(dtype).removeprefix('torch.')}"
+    if dropout > 0 and importlib.util.find_spec("flash_attn") is None:
+        return f"attention dropout {dropout} needs the flash-attn package (torch's own varlen has none)"
+    return ""

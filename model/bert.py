@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.attention import Packing, attend, make_packing
 from model.config import EncoderConfig
+from model.kernels.dropout import dropout
 from model.kernels.vocab_loss import Decoder
 
 
@@ -46,7 +47,7 @@ class Layer(nn.Module):
         return self.ffn_norm(hidden + self._drop(inner))
 
     def _drop(self, hidden: Tensor) -> Tensor:
-        return F.dropout(hidden, self.hidden_dropout, self.training)
+        return dropout(hidden, self.hidden_dropout, self.training)
 
 
 class Encoder(nn.Module):
@@ -65,7 +66,7 @@ class Encoder(nn.Module):
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
         packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.attention)
-        hidden = F.dropout(self.embed(token_ids, position_ids), self.config.hidden_dropout, self.training)
+        hidden = dropout(self.embed(token_ids, position_ids), self.config.hidden_dropout, self.training)
         for layer in self.layers:
             hidden = layer(hidden, packing)
         return hidden

@@ -81,9 +81,9 @@ class StudentConfig:
     """A BERT config.json. With --objective mlm: train this model from random weights, without any teacher."""
     dropout: float = 0.1
     """Dropout of the student, hidden and attention. The teacher has none: it is frozen."""
-    attention: Literal["auto", "varlen", "sdpa", "softmax"] = "auto"
-    """Attention backend. varlen: flash attention over packed sequences (GPU); sdpa: padded, PyTorch's fused attention;
-    softmax: padded, scale + mask + softmax spelled out. auto: varlen where it can run, else sdpa."""
+    attention: Literal["auto", "varlen", "blocked", "sdpa", "softmax"] = "auto"
+    """Attention backend. varlen: packed, flash attention (GPU); blocked: packed, cache-sized blocks (CPU); sdpa: padded,
+    PyTorch's own; softmax: padded, scale + mask + softmax spelled out. auto: the packed one that the device has, or sdpa."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:

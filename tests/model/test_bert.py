@@ -22,7 +22,7 @@ def largest_difference(folder: Path, reference: torch.nn.Module, backend: str, l
     return (ours - theirs).abs().max().item()
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "softmax"])
+@pytest.mark.parametrize("backend", ["sdpa", "softmax", "blocked"])
 @pytest.mark.parametrize("lengths", [LENGTHS, (9, 9, 9), (24,)], ids=["mixed", "equal", "single"])
 def test_bert_logits_equal_transformers(tmp_path: Path, backend: str, lengths: tuple[int, ...]) -> None:
     reference = bert()
@@ -30,7 +30,7 @@ def test_bert_logits_equal_transformers(tmp_path: Path, backend: str, lengths: t
     assert largest_difference(tmp_path, reference, backend, lengths) <= 1e-5
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "softmax"])
+@pytest.mark.parametrize("backend", ["sdpa", "softmax", "blocked"])
 def test_distilbert_logits_equal_transformers(tmp_path: Path, backend: str) -> None:
     torch.manual_seed(0)
     config = DistilBertConfig(
@@ -41,7 +41,7 @@ def test_distilbert_logits_equal_transformers(tmp_path: Path, backend: str) -> N
     assert largest_difference(tmp_path, reference, backend, LENGTHS) <= 1e-5
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "softmax"])
+@pytest.mark.parametrize("backend", ["sdpa", "softmax", "blocked"])
 def test_packing_changes_nothing(tmp_path: Path, backend: str) -> None:
     bert().save_pretrained(tmp_path)
     model = load_model(tmp_path, backend).double()
@@ -86,12 +86,14 @@ def test_dropout_only_while_training(tmp_path: Path) -> None:
 
 def test_attention_choice_says_why() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose_attention("auto", cpu, torch.bfloat16, 0.0) == (
-        "sdpa",
-        "varlen cannot run: it needs a CUDA device, this is cpu",
-    )
+    assert choose_attention("auto", cpu, torch.bfloat16, 0.1)[0] == "blocked"
     assert choose_attention("auto", cuda, torch.bfloat16, 0.0)[0] == "varlen"
-    assert choose_attention("auto", cuda, torch.float32, 0.0)[0] == "sdpa"
+    assert choose_attention("auto", cuda, torch.float32, 0.0) == (
+        "sdpa",
+        "varlen cannot run: it needs fp16 or bf16, this is float32",
+    )
     assert choose_attention("softmax", cpu, torch.float32, 0.1)[0] == "softmax"
     with pytest.raises(ValueError, match="--attention varlen cannot run: it needs a CUDA device"):
         choose_attention("varlen", cpu, torch.bfloat16, 0.0)
+    with pytest.raises(ValueError, match="--attention blocked is for CPUs"):
+        choose_attention("blocked", cuda, torch.bfloat16, 0.0)
