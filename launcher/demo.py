@@ -1,0 +1,102 @@
+"""From nothing to a distilled student in minutes on two CPU cores: what `make demo` runs.
+
+Every step is a command that a user could type; it is printed before it runs. A second run reuses what is complete.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CORPUS, RUNS = Path("corpus/demo"), Path("runs/demo")
+DS_CONFIG = "ds_configs/zero2_cpu.json"
+VOCABULARY, MAX_LENGTH, NUM_RANKS = 8000, 64, 2
+TEACHER_UPDATES, STUDENT_UPDATES = 1000, 300
+
+
+def main() -> int:
+    started = time.monotonic()
+    text = CORPUS / "text"
+    step("harvest the documentation of the installed packages", text / "heldout.jsonl", python("launcher.harvest"))
+    train, heldout = CORPUS / "train", CORPUS / "heldout"
+    step(
+        "train a vocabulary and prepare the corpus",
+        Path(f"{train}.json"),
+        python("data.prepare", "--input", text / "train.jsonl", "--train_vocab", VOCABULARY, "--output", train),
+    )
+    step(
+        "prepare the held-out text",
+        Path(f"{heldout}.json"),
+        python(
+            "data.prepare", "--input", text / "heldout.jsonl", "--tokenizer", f"{train}.tokenizer", "--output", heldout
+        ),
+    )
+    teacher = RUNS / "teacher" / "student"
+    architecture = ["--objective", "mlm", "--architecture", "launcher/demo_teacher.json", "--dropout", 0]
+    # Uniform masks: frequent words come first, which a teacher of four minutes needs.
+    train_run("pre-train a small teacher", "teacher", TEACHER_UPDATES, *architecture, "--mask_smoothing", 0)
+    students = {"distilled": [], "random start": ["--student_init", "random"]}
+    for name, flags in students.items():
+        folder = name.replace(" ", "_")
+        train_run(f"distil a student of half its depth ({name})", folder, STUDENT_UPDATES, "--teacher", teacher, *flags)
+    print(f"\n== compare on held-out text; training took {time.monotonic() - started:.0f} s in all\n", flush=True)
+    folders = [f"{name}={RUNS / name.replace(' ', '_') / 'student'}" for name in students]
+    command = python("evaluation.compare", "--teacher", teacher, "--data", heldout, "--max_length", MAX_LENGTH)
+    run([*command, "--students", *folders])
+    print(
+        f"\nBoth students trained for the same {STUDENT_UPDATES} updates on the same sequences; they differ in their first "
+        f"weights.\nThe student: {RUNS / 'distilled' / 'student'} (DistilBertForMaskedLM.from_pretrained opens it)"
+        f"\nTensorBoard: .venv/bin/tensorboard --logdir {RUNS}"
+    )
+    return 0
+
+
+def train_run(title: str, name: str, updates: int, *flags: object) -> None:
+    """A run of train.py under the deepspeed launcher, resumed where it was interrupted after a checkpoint."""
+    folder = RUNS / name
+    if (folder / "student").exists():
+        step(title, folder / "student", [])
+        return
+    resume = ["--resume"] if (folder / "checkpoints" / "latest.json").exists() else []
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # interrupted before its first checkpoint
+    launcher = [Path(sys.executable).with_name("deepspeed"), "--num_gpus", NUM_RANKS]
+    common = {
+        "ds_config": DS_CONFIG,
+        "data": CORPUS / "train",
+        "eval_data": CORPUS / "heldout",
+        "max_length": MAX_LENGTH,
+        "max_updates": updates,
+        "log_every": 50,
+        "eval_every": 250,
+        "eval_sequences": 256,
+        "checkpoint_every": 250,
+        "output": folder,
+    }
+    named = [part for flag, value in common.items() for part in (f"--{flag}", value)]
+    step(title, folder / "student", [*launcher, "train.py", *named, *flags, *resume])
+
+
+def step(title: str, product: Path, command: list[object]) -> None:
+    if product.exists():
+        print(f"== {title}: {product} is there already", flush=True)
+        return
+    print(f"\n== {title}", flush=True)
+    run(command)
+
+
+def run(command: list[object]) -> None:
+    parts = [str(part) for part in command]
+    print(f"$ {' '.join(parts)}", flush=True)
+    result = subprocess.run(parts)
+    if result.returncode:
+        raise SystemExit(f"error: this step ended with exit code {result.returncode}; `make demo` continues from here")
+
+
+def python(module: str, *arguments: object) -> list[object]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
