@@ -28,6 +28,10 @@ class CompareConfig:
     """Sequences scored at a time."""
     temperature: float = 2.0
     """Temperature of the KL divergence."""
+    mask_probability: float = 0.15
+    """Share of a sequence's tokens to predict."""
+    mask_smoothing: float = 0.7
+    """As in training: 0 masks uniformly, above 0 rare tokens more often."""
 
 
 if __name__ == "__main__":  # before the heavy imports, so that --help answers at once
@@ -60,8 +64,8 @@ def compare(config: CompareConfig) -> dict[str, dict[str, float]]:
         seed=0,
         rank=0,
         num_ranks=1,
-        mask_probability=0.15,
-        mask_smoothing=0.7,
+        mask_probability=config.mask_probability,
+        mask_smoothing=config.mask_smoothing,
     )
     models = {"teacher": load(config.teacher, corpus, device)}
     for student in config.students:

@@ -13,6 +13,7 @@ CORPUS, RUNS = Path("corpus/demo"), Path("runs/demo")
 DS_CONFIG = "ds_configs/zero2_cpu.json"
 VOCABULARY, MAX_LENGTH, NUM_RANKS = 8000, 64, 2
 TEACHER_UPDATES, STUDENT_UPDATES = 1000, 300
+MASK_SMOOTHING = 0  # uniform masks: frequent words come first, all that a teacher of three minutes learns
 
 
 def main() -> int:
@@ -34,8 +35,7 @@ def main() -> int:
     )
     teacher = RUNS / "teacher" / "student"
     architecture = ["--objective", "mlm", "--architecture", "launcher/demo_teacher.json", "--dropout", 0]
-    # Uniform masks: frequent words come first, which a teacher of four minutes needs.
-    train_run("pre-train a small teacher", "teacher", TEACHER_UPDATES, *architecture, "--mask_smoothing", 0)
+    train_run("pre-train a small teacher", "teacher", TEACHER_UPDATES, *architecture)
     students = {"distilled": [], "random start": ["--student_init", "random"]}
     for name, flags in students.items():
         folder = name.replace(" ", "_")
@@ -43,7 +43,7 @@ def main() -> int:
     print(f"\n== compare on held-out text; training took {time.monotonic() - started:.0f} s in all\n", flush=True)
     folders = [f"{name}={RUNS / name.replace(' ', '_') / 'student'}" for name in students]
     command = python("evaluation.compare", "--teacher", teacher, "--data", heldout, "--max_length", MAX_LENGTH)
-    run([*command, "--students", *folders])
+    run([*command, "--mask_smoothing", MASK_SMOOTHING, "--students", *folders])
     print(
         f"\nBoth students trained for the same {STUDENT_UPDATES} updates on the same sequences; they differ in their first "
         f"weights.\nThe student: {RUNS / 'distilled' / 'student'} (DistilBertForMaskedLM.from_pretrained opens it)"
@@ -67,6 +67,7 @@ def train_run(title: str, name: str, updates: int, *flags: object) -> None:
         "data": CORPUS / "train",
         "eval_data": CORPUS / "heldout",
         "max_length": MAX_LENGTH,
+        "mask_smoothing": MASK_SMOOTHING,
         "max_updates": updates,
         "log_every": 50,
         "eval_every": 250,
