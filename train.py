@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from command_line import parse
 from data.config import DataConfig
 from model.config import ObjectiveConfig, StudentConfig
-from training.config import RunConfig, parse
+from training.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import Literal
 
 from bench.step_report import Result, render
 from bench.workload import SIZES, VARIANTS, Measurement, Workload
-from training.config import parse
+from command_line import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 

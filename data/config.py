@@ -23,8 +23,7 @@ class DataConfig:
     """Share of a sequence's tokens to predict."""
 
     mask_smoothing: float = 0.7
-    """Masking draws positions with weight count**-mask_smoothing, so rare tokens are predicted more often;
-    0 draws them uniformly."""
+    """Masking draws positions with weight count**-mask_smoothing: rare tokens more often. 0 draws them uniformly."""
 
     prefetch: int = 4
     """Micro-batches prepared ahead of the device."""

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from command_line import parse
+
 # The parser needs nothing more; everything heavy is imported in the functions that do the work, so that --help is instant.
 if TYPE_CHECKING:
     from data.indexed_dataset import IndexedDatasetWriter
@@ -218,9 +220,9 @@ def _one_line(error: Exception, output: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    import tyro
-
-    config = tyro.cli(PrepareConfig, args=arguments, prog="python -m data.prepare")
+    config = parse(
+        PrepareConfig, sys.argv[1:] if arguments is None else arguments, __doc__ or "", "python -m data.prepare"
+    )
     try:
         with _terminated_like_interrupted():
             if config.verify:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import parse
+from command_line import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ if __name__ == "__main__":  # before the heavy imports, so that --help answers a
     CONFIG = parse(CompareConfig, sys.argv[1:], __doc__ or "")
 
 import statistics
+import time
 
 import torch
 
@@ -47,7 +48,6 @@ from evaluation.heldout import evaluate
 from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
 from model.hub import load_model, resolve_folder
-from training.metrics import Stopwatch
 
 SPEED_ROUNDS = 5
 COLUMNS = ("parameters", "MLM loss", "perplexity", "accuracy", "KL to teacher", "top-1 agreement", "sentences/s")
@@ -101,13 +101,14 @@ def sentences_per_second(
     some: list[Batch] = [batch.to(device) for batch in batches.batches[:: max(1, len(batches) // 4)]]
     count = sum(len(batch.sequence_ids) for batch in some)
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    watch = Stopwatch(device)
     for _ in range(SPEED_ROUNDS + 1):
         for name, model in models.items():
-            with watch():
-                for batch in some:
-                    model.encoder(batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
-            seconds[name].append(watch.take())
+            started = time.perf_counter()
+            for batch in some:
+                model.encoder(batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - started)
     return {name: count / statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
 
 

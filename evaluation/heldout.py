@@ -90,7 +90,7 @@ def frequency_loss(batches: Iterable[Batch], token_counts: np.ndarray, reduce: R
     sums = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
         labels = batch.masked_labels.cpu()
-        sums += torch.tensor([surprise[labels].sum().item(), float(len(labels))])
+        sums += torch.stack([surprise[labels].sum(), torch.tensor(float(len(labels)), dtype=torch.float64)])
     nll, masked = reduce(sums.to(device)).tolist()
     return nll / masked
 

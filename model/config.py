@@ -73,8 +73,8 @@ class StudentConfig:
     check_teacher: bool = True
     """Score the teacher on held-out text before update 1 and refuse one that predicts no better than word frequencies."""
     student_layers: str = ""
-    """Teacher layers to copy, counted from 0, for example 0,2,4,7,9,11. Default: half of them, spread evenly from first
-    to last (12 -> 0,2,4,7,9,11; 6 -> 0,2,5; 4 -> 0,3)."""
+    """Teacher layers to copy, counted from 0, for example 0,2,4,7,9,11.
+    Default: half of them, spread evenly from first to last (12 -> 0,2,4,7,9,11; 6 -> 0,2,5; 4 -> 0,3)."""
     student_init: Literal["teacher", "random"] = "teacher"
     """Initial weights of the student: the teacher's chosen layers, or random ones of the same shape (an ablation)."""
     architecture: str = ""
@@ -82,8 +82,8 @@ class StudentConfig:
     dropout: float = 0.1
     """Dropout of the student, hidden and attention. The teacher has none: it is frozen."""
     attention: Literal["auto", "varlen", "blocked", "sdpa", "softmax"] = "auto"
-    """Attention backend. varlen: packed, flash attention (GPU); blocked: packed, cache-sized blocks (CPU); sdpa: padded,
-    PyTorch's own; softmax: padded, scale + mask + softmax spelled out. auto: the packed one that the device has, or sdpa."""
+    """Attention backend. auto: the packed one that the device has, or sdpa. varlen: packed, flash attention (GPU).
+    blocked: packed, cache-sized blocks (CPU). sdpa: padded, PyTorch's own. softmax: padded, spelled out."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:
@@ -107,8 +107,8 @@ class ObjectiveConfig:
     """What an update minimises."""
 
     objective: Literal["distil", "mlm"] = "distil"
-    """distil: the triple loss against the teacher. mlm: masked-LM cross entropy alone (pre-training a teacher, or the
-    baseline without distillation)."""
+    """distil: the triple loss against the teacher.
+    mlm: masked-LM cross entropy alone (pre-training a teacher, or the baseline without distillation)."""
     temperature: float = 2.0
     """Softens both distributions of the distillation loss, which is scaled by its square (Hinton et al. 2015)."""
     weight_distillation: float = 5.0

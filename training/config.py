@@ -1,15 +1,9 @@
-"""How a run is run: where it writes, how long it lasts, what it reports. And the parser of every command of ours.
+"""How a run is run: where it writes, how long it lasts, what it reports.
 
 Precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate belong to the DeepSpeed JSON and have no flag.
 """
 
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +11,8 @@ class RunConfig:
     """Where a run writes, how long it lasts and what it reports."""
 
     ds_config: str
-    """DeepSpeed JSON, for example ds_configs/zero2.json. It owns precision, ZeRO stage, batch sizes, clipping, optimizer
-    and learning rate."""
+    """DeepSpeed JSON, for example ds_configs/zero2.json.
+    It owns precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate."""
     output: str = ""
     """Run folder: configuration, metrics.jsonl, tensorboard/, checkpoints/ and the final student/. Default: runs/<time>."""
     epochs: float = 3.0
@@ -52,27 +46,3 @@ class RunConfig:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
         if self.resume and not self.output:
             raise ValueError("--resume needs --output, the run folder to continue, for example --output runs/wiki")
-
-
-def parse(config_type: type[Config], arguments: Sequence[str], description: str) -> Config:
-    """Flags -> a frozen dataclass. `--ds_config` and `--ds-config` are the same flag.
-
-    A flag that does not parse, or a value its dataclass refuses, ends the process with exit code 2 and one message, from
-    rank 0 only.
-    """
-    import tyro
-
-    is_first = os.environ.get("RANK", "0") == "0"
-    try:
-        return tyro.cli(
-            config_type,
-            args=list(arguments),
-            description=description,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            use_underscores=True,
-            console_outputs=is_first,
-        )
-    except ValueError as error:
-        if is_first:
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

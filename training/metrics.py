@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 GROUPS = {
-    "loss": ("loss", "loss_"),
     "optim": ("learning_rate", "grad_norm", "loss_scale", "skipped_updates", "epoch", "sequences", "tokens"),
+    "loss": ("loss", "loss_"),  # after optim, which has loss_scale
     "throughput": ("tokens_per_second", "mfu", "data_wait_share", "teacher_share"),
     "memory": ("peak_memory_bytes",),
     "eval": ("eval_",),

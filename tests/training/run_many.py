@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import train
-from training.config import parse
+from command_line import parse
 
 for arguments in json.loads(Path(sys.argv[1]).read_text()):
     code = train.main(parse(train.TrainConfig, arguments, ""))

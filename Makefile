@@ -1,0 +1,40 @@
+# make demo   from nothing to a distilled student, in minutes on two cores
+# make test   set-up and the whole suite
+# make check  formatter, linter, type checker, tests
+# make bench  one update side by side with what you would use instead
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check lint bench clean
+
+demo: .venv/ready
+	$(BIN)/python -m launcher.demo
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/ready-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: .venv/ready-dev
+	$(BIN)/python -m bench.step --append bench/RESULTS.md
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv corpus runs
