@@ -4,9 +4,12 @@ Every function here raises ValueError or OSError for what the user can change, w
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from data.batching import Corpus, FixedBatches, fixed_batches
 from data.config import DataConfig
@@ -15,7 +18,7 @@ from evaluation.heldout import evaluate, frequency_loss
 from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
 from model.config import StudentConfig, read_json
-from model.hub import load_model, parse_config, resolve_folder
+from model.hub import check_layout, load_model, parse_config, resolve_folder
 from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
 from training.distributed import Ranks, sum_over_ranks
@@ -36,6 +39,17 @@ class Inputs:
     """Layout of the folder the student is saved as: distilbert, or bert where a teacher is pre-trained."""
     choices: list[str]
     """What was chosen for the user and why, printed once."""
+    teacher_sha256: str
+    """Of the teacher's weights; empty without one."""
+
+
+def weights_sha256(model: MaskedLanguageModel) -> str:
+    """Names and bytes of all weights, in order."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +72,7 @@ class InputLoader:
         else:
             teacher, student, model_type, choices = self._load_pair(corpus)
         self._check_fit(student, corpus)
+        check_layout(student.config, model_type)
         return Inputs(
             corpus=corpus,
             heldout=heldout,
@@ -65,6 +80,7 @@ class InputLoader:
             student=student,
             model_type=model_type,
             choices=choices,
+            teacher_sha256=weights_sha256(teacher.model) if self.is_distillation and teacher else "",
         )
 
     def fixed_batches(self, corpus: Corpus, num_sequences: int) -> FixedBatches:
@@ -86,7 +102,9 @@ class InputLoader:
         All ranks must call it: the figures are summed over them.
         """
         assert inputs.teacher is not None
-        batches = inputs.heldout or self.fixed_batches(inputs.corpus, SEQUENCES_TO_CHECK_TEACHER)
+        batches = inputs.heldout  # not "or": a rank may hold none of the batches
+        if batches is None:
+            batches = self.fixed_batches(inputs.corpus, SEQUENCES_TO_CHECK_TEACHER)
         options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
         figures = evaluate(inputs.teacher, None, batches, temperature=1.0, **options)
         chance = frequency_loss(batches, inputs.corpus.dataset.token_counts(), **options)
@@ -96,6 +114,8 @@ class InputLoader:
                 f"word frequencies alone reach {chance:.3f}. Wrong tokenizer, untrained head or wrong folder? "
                 "--no_check_teacher trains anyway"
             )
+        if inputs.heldout is None:
+            return {}  # text of the training corpus tells whether the teacher can read, not how well
         return {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
 
     def _load_heldout(self, corpus: Corpus) -> FixedBatches | None:

@@ -50,6 +50,8 @@ from training.lifecycle import DivergedError, ExitCode
 from training.metrics import Clock, LossSums, Stopwatch, measure_gemm_peak, peak_memory_bytes
 from training.run_folder import RunFolder, describe
 
+DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
+"""Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 COMPONENTS = ("distillation", "mlm", "cosine")
 
 
@@ -84,6 +86,7 @@ class Trainer:
         self.sums = LossSums(self.loss_names(), ranks.device)
         self.clock, self.teacher_watch = Clock(), Stopwatch(ranks.device)
         self.flops, self.tokens_at_log, self.waited = 0.0, self.tokens, 0.0
+        self.skipped_in_a_row, self.skipped_at_log = 0, self.engine.skipped_steps
 
     def train(self) -> None:
         with BatchLoader(
@@ -105,7 +108,8 @@ class Trainer:
                     self.engine.step()
                     self.sums.add(self.reported(losses))
                 self.advance(window)
-                if self.is_due(self.config.run.log_every):
+                # A checkpoint is always preceded by a line: no sums are lost, and nothing diverged is saved.
+                if self.is_due(self.config.run.log_every) or self.is_due(self.config.run.checkpoint_every):
                     self.log_metrics(loader.wait_seconds)
                 if self.is_due(self.config.run.eval_every):
                     self.evaluate()
@@ -137,6 +141,12 @@ class Trainer:
         self.tokens += window.attended
         self.flops += self.update_flops(window)
         self.sums.count_update()
+        self.skipped_in_a_row = 0 if self.engine.was_step_applied() else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == self.config.run.max_skipped_updates:
+            raise DivergedError(
+                f"{self.skipped_in_a_row} updates in a row, up to {self.update}, had gradients that are not finite and were "
+                "skipped; checkpoints are untouched. Lower the learning rate, or resume from an earlier one"
+            )
         if self.log:
             self.log.advance()
 
@@ -144,7 +154,7 @@ class Trainer:
         return self.update % every == 0 or self.update == self.num_updates
 
     def log_metrics(self, wait_seconds: float) -> None:
-        """One line over the updates since the last one; the only place where the host waits for the device."""
+        """One line over the updates since the last one. Waits for the device, as nothing else of ours does."""
         shares = self.sums.take()
         seconds = self.clock.take()
         own = torch.tensor(
@@ -174,7 +184,9 @@ class Trainer:
         }
         self.waited, self.flops, self.tokens_at_log = wait_seconds, 0.0, self.tokens
         self.record(fields)
-        if not torch.isfinite(table[:, 0]).all():
+        was_skipped = self.engine.skipped_steps > self.skipped_at_log
+        self.skipped_at_log = self.engine.skipped_steps
+        if not torch.isfinite(table[:, 0]).all() and not was_skipped:
             raise DivergedError(
                 f"the loss is {fields['loss']} at update {self.update}; the last checkpoint is untouched"
             )
@@ -222,7 +234,8 @@ class Trainer:
             for leftover in (partial, final):
                 shutil.rmtree(leftover, ignore_errors=True)
             shutil.copytree(self.inputs.corpus.tokenizer_folder, partial)
-            save_model(self.model, partial, self.inputs.model_type, weights)
+            pad_id = self.inputs.corpus.tokenizer.pad_id
+            save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
             partial.rename(final)
 
     def record(self, fields: dict[str, Any]) -> None:
@@ -243,6 +256,9 @@ class Trainer:
             "mask_smoothing": self.config.data.mask_smoothing,
             "student": dataclasses.asdict(self.inputs.student.config),
             "objective": dataclasses.asdict(self.config.objective),
+            "teacher": self.inputs.teacher_sha256,
+            "warmup_share": self.config.run.warmup_share,
+            "ds_config": {key: self.ds.raw.get(key) for key in DECIDES_AN_UPDATE},
         }
 
     def describe_config(self) -> dict[str, Any]:

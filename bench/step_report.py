@@ -20,6 +20,7 @@ update, then the timed ones, the variants taking turns. tokens/s: median [slowes
 the process's highest resident set on a CPU, allocated device memory on CUDA; "imports" is what was there before any
 model was built. utilisation: FLOPs that the update needs, over its time, over the best bf16 matrix product measured in
 the same processes. Hundreds of preemptions a second mean that other programs wanted the same cores: repeat such a run.
+Ours tells glibc to keep freed memory, as every rank of train.py does on a CPU; the others run as their users start them.
 In the parts, the vocabulary projection belongs to our loss (with its gradients, so that backward lacks them) and to
 Hugging Face's teacher and student."""
 

@@ -26,8 +26,6 @@ class CompareConfig:
     """Sequences to score, spread evenly over the corpus, with the same masks for everybody."""
     sequences_per_batch: int = 16
     """Sequences scored at a time."""
-    temperature: float = 2.0
-    """Temperature of the KL divergence."""
     mask_probability: float = 0.15
     """Share of a sequence's tokens to predict."""
     mask_smoothing: float = 0.7
@@ -69,17 +67,27 @@ def compare(config: CompareConfig) -> dict[str, dict[str, float]]:
     )
     models = {"teacher": load(config.teacher, corpus, device)}
     for student in config.students:
-        name, _, folder = student.rpartition("=")
-        models[name or Path(folder).name] = load(folder, corpus, device)
+        name, folder = named(student)
+        if name in models:
+            raise ValueError(f"--students {student}: there is a {name!r} already. Give each its own name: NAME=FOLDER")
+        models[name] = load(folder, corpus, device)
     figures = {}
     for name, model in models.items():
         figures[name] = evaluate(
-            model, models["teacher"], batches, temperature=config.temperature, device=device, reduce=lambda sums: sums
+            model, models["teacher"], batches, temperature=1.0, device=device, reduce=lambda sums: sums
         )
         figures[name]["parameters"] = model.config.num_parameters
     for name, speed in sentences_per_second(models, batches, device).items():
         figures[name]["sentences_per_second"] = speed
     return figures
+
+
+def named(student: str) -> tuple[str, str]:
+    """NAME=FOLDER, or FOLDER alone under its own name; a folder may have = in its path."""
+    name, separator, folder = student.partition("=")
+    if Path(student).is_dir() or not separator:
+        return Path(student).name, student
+    return name, folder
 
 
 def load(name: str, corpus: Corpus, device: torch.device) -> MaskedLanguageModel:

@@ -5,7 +5,6 @@ Shapes: T real tokens of a batch, M masked ones, H width, V vocabulary.
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +37,7 @@ class _Projection:
         self.vocab_size = decoder.vocab_size
 
     def __call__(self, features: Tensor, temperature: float = 1.0) -> Tensor:
-        with exact_16_bit_products() if features.dtype in (torch.float16, torch.bfloat16) else nullcontext():
+        with exact_16_bit_products(features):
             logits = mm_fp32(as_operand(features), self.weight) + self.bias
         return torch.log_softmax(logits[:, : self.vocab_size] / temperature, dim=-1)
 
@@ -73,13 +72,18 @@ def evaluate(
     figures = {
         "eval_mlm_loss": nll / masked,
         "eval_mlm_accuracy": correct / masked,
-        "eval_perplexity": math.exp(nll / masked),
+        "eval_perplexity": perplexity(nll / masked),
     }
     if teacher is not None:
         figures["eval_distillation"] = temperature**2 * kl / attended
         figures["eval_agreement"] = agree / masked
         figures["eval_cosine"] = cosine / attended
     return figures
+
+
+def perplexity(loss: float) -> float:
+    """exp of nats per token; infinite where that overflows, as in a run that diverges."""
+    return math.exp(loss) if loss < 700.0 else math.inf
 
 
 @torch.no_grad()
@@ -117,8 +121,9 @@ def _compare(
     best = project(own.features.index_select(0, masked)).argmax(-1)
     best_other = project_other(other.features.index_select(0, masked)).argmax(-1)
     kl = own.hidden.new_zeros((), dtype=torch.float64)
-    for start in range(0, batch.num_tokens, CHUNK_TOKENS):
-        rows = slice(start, start + CHUNK_TOKENS)
+    chunk_tokens = CHUNK_TOKENS[own.hidden.device.type]
+    for start in range(0, batch.num_tokens, chunk_tokens):
+        rows = slice(start, start + chunk_tokens)
         log_student = project(own.features[rows], temperature)
         log_teacher = project_other(other.features[rows], temperature)
         kl += (log_teacher.exp() * (log_teacher - log_student)).sum()

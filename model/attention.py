@@ -115,6 +115,8 @@ def _obstacle_to_varlen(device: torch.device, dtype: torch.dtype, dropout: float
         return f"it needs a CUDA device, this is {device.type}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"it needs fp16 or bf16, this is {str(dtype).removeprefix('torch.')}"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
+        return "flash attention needs compute capability 8.0 or newer"
     if dropout > 0 and importlib.util.find_spec("flash_attn") is None:
         return f"attention dropout {dropout} needs the flash-attn package (torch's own varlen has none)"
     return ""

@@ -71,7 +71,7 @@ class StudentConfig:
     teacher_dtype: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     """Precision of the frozen teacher. auto: fp16 on CUDA, bf16 on CPUs that have it, else fp32."""
     check_teacher: bool = True
-    """Score the teacher on held-out text before update 1 and refuse one that predicts no better than word frequencies."""
+    """Score the teacher before update 1, on --eval_data where given, and refuse one that word frequencies beat."""
     student_layers: str = ""
     """Teacher layers to copy, counted from 0, for example 0,2,4,7,9,11.
     Default: half of them, spread evenly from first to last (12 -> 0,2,4,7,9,11; 6 -> 0,2,5; 4 -> 0,3)."""

@@ -139,7 +139,10 @@ def resolve_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "vocab.txt", "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "vocab.txt", "model*.safetensors"]))
+        if not any((folder / file).is_file() for file in WEIGHT_FILES):  # published before safetensors
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])
+        return folder
     except Exception as error:  # the hub client raises a dozen unrelated types: no network, no such id, no permission
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise FileNotFoundError(
@@ -196,17 +199,16 @@ def load_model(folder: Path, attention: str = "sdpa") -> MaskedLanguageModel:
     return model.eval()
 
 
-def save_model(model: MaskedLanguageModel, folder: Path, model_type: str, weights: dict[str, Tensor]) -> None:
+def save_model(
+    model: MaskedLanguageModel, folder: Path, model_type: str, weights: dict[str, Tensor], pad_token_id: int = 0
+) -> None:
     """Write config.json and model.safetensors such that `transformers` loads the folder.
 
     `weights` are the values to write by our parameter names (under ZeRO the engine gathers fp32 masters; otherwise
     `model.state_dict()`). A BERT folder gets zero token types: ours are folded into the positions.
     """
     family, config = FAMILIES[model_type], model.config
-    if model_type == "distilbert" and config.layer_norm_eps != DISTILBERT_NORM_EPS:
-        raise ValueError(
-            f"layer_norm_eps {config.layer_norm_eps}: DistilBERT's layout fixes it at {DISTILBERT_NORM_EPS}"
-        )
+    check_layout(config, model_type)
     folder.mkdir(parents=True, exist_ok=True)
     published: dict[str, Tensor] = {}
     for ours, theirs in expand_names(family, config.num_layers):
@@ -216,7 +218,12 @@ def save_model(model: MaskedLanguageModel, folder: Path, model_type: str, weight
         for name, part in zip(theirs, value.chunk(len(theirs)), strict=True):
             published[name] = part.clone()
     raw = {key: getattr(config, ours) for ours, key in family.config.items()}
-    raw |= {"model_type": model_type, "architectures": [family.class_name], "pad_token_id": 0, "dtype": "float32"}
+    raw |= {
+        "model_type": model_type,
+        "architectures": [family.class_name],
+        "pad_token_id": pad_token_id,
+        "dtype": "float32",
+    }
     if family.token_types:
         published[family.token_types] = torch.zeros(2, config.hidden_size)
         raw |= {"hidden_act": "gelu", "type_vocab_size": 2}
@@ -224,6 +231,15 @@ def save_model(model: MaskedLanguageModel, folder: Path, model_type: str, weight
         raw |= {"activation": "gelu", "sinusoidal_pos_embds": False, "tie_weights_": True}
     save_file(published, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+
+
+def check_layout(config: EncoderConfig, model_type: str) -> None:
+    """Can a model of this shape be saved in that layout? Asked before training, not after."""
+    if model_type == "distilbert" and config.layer_norm_eps != DISTILBERT_NORM_EPS:
+        raise ValueError(
+            f"the teacher's layer_norm_eps is {config.layer_norm_eps}, DistilBERT's layout fixes it at "
+            f"{DISTILBERT_NORM_EPS}: its student could not be saved so that transformers computes the same"
+        )
 
 
 def expand_names(family: Family, num_layers: int) -> list[tuple[str, tuple[str, ...]]]:

@@ -31,14 +31,24 @@ def save_checkpoint(engine: Any, folder: Path, ranks: Ranks, state: dict[str, An
     torch.save(_generators(ranks), staging / f"rng_rank{ranks.rank:03d}.pt")
     dist.barrier()
     if ranks.is_first:
+        _check_complete(staging, ranks)
         write_json(staging / "state.json", state | {"num_ranks": ranks.num_ranks})
         os.replace(staging, final)
         previous = read_latest(folder)
         write_json(folder / "latest.json", {"checkpoint": final.name})
-        if previous is not None and previous != final:
-            shutil.rmtree(previous, ignore_errors=True)
+        for old in folder.glob("update-*"):  # the one before is kept: this one has not been read back yet
+            if old not in (final, previous):
+                shutil.rmtree(old, ignore_errors=True)
     dist.barrier()
     return final
+
+
+def _check_complete(staging: Path, ranks: Ranks) -> None:
+    absent = [rank for rank in range(ranks.num_ranks) if not (staging / f"rng_rank{rank:03d}.pt").is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"checkpoint {staging} lacks the files of ranks {absent}: --output must be on a file system that all nodes share"
+        )
 
 
 def read_latest(folder: Path) -> Path | None:

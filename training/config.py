@@ -24,13 +24,15 @@ class RunConfig:
     seed: int = 0
     """Seed of shuffling, masking, dropout and random initial weights."""
     log_every: int = 10
-    """Updates between two lines of metrics.jsonl and TensorBoard; also the only moments the host waits for the device."""
+    """Updates between two lines of metrics.jsonl and TensorBoard."""
     eval_every: int = 500
     """Updates between two evaluations on --eval_data. The end of the run is always evaluated."""
     eval_sequences: int = 1024
     """Held-out sequences to score, spread evenly over --eval_data."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints. The end of the run is always saved."""
+    max_skipped_updates: int = 20
+    """Updates skipped in a row, because gradients are not finite, after which the run ends as diverged."""
     resume: bool = False
     """Continue the run in --output from its last checkpoint."""
     local_rank: int = -1
@@ -41,7 +43,7 @@ class RunConfig:
             raise ValueError(f"--max_updates {self.max_updates} --epochs {self.epochs}: nothing would be trained")
         if not 0.0 <= self.warmup_share <= 1.0:
             raise ValueError(f"--warmup_share {self.warmup_share}: a share between 0 and 1 is needed, for example 0.05")
-        for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences"):
+        for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences", "max_skipped_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
         if self.resume and not self.output:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,7 +17,11 @@ from training.lifecycle import ExitCode
 Result = TypeVar("Result")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
-"""PyTorch's 10 minutes end a run whose rank 0 alone downloads a teacher or writes a large student."""
+"""PyTorch's 10 minutes end a run in which one rank downloads a teacher, or rank 0 alone writes a large student."""
+TASK_VARIABLES = (
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +38,10 @@ class Ranks:
 
 
 def start_ranks() -> Ranks:
-    """Join the process group that the launcher (deepspeed, torchrun) described; alone without one."""
+    """Join the process group that the launcher (deepspeed, torchrun, srun, mpirun) described; alone without one."""
     import deepspeed
 
-    os.environ.setdefault("RANK", "0")
-    os.environ.setdefault("WORLD_SIZE", "1")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+    describe_group(os.environ)
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
@@ -53,6 +52,28 @@ def start_ranks() -> Ranks:
         keep_freed_memory()
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device)
+
+
+def describe_group(environment: MutableMapping[str, str]) -> None:
+    """Fill in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT from whatever the launcher set.
+
+    srun and mpirun number their tasks under names of their own; without this, N tasks would be N separate runs.
+    """
+    for rank, size, local in TASK_VARIABLES:
+        if "RANK" not in environment and rank in environment and int(environment.get(size, "1")) > 1:
+            environment["RANK"], environment["WORLD_SIZE"] = environment[rank], environment[size]
+            environment["LOCAL_RANK"] = environment[local]
+    for name in ("RANK", "LOCAL_RANK"):
+        environment.setdefault(name, "0")
+    if int(environment.setdefault("WORLD_SIZE", "1")) > 1:
+        if "MASTER_ADDR" not in environment:
+            raise SystemExit(
+                "error: MASTER_ADDR is not set: export the address of the node of rank 0 (and MASTER_PORT)"
+            )
+        environment.setdefault("MASTER_PORT", "29500")
+    else:
+        environment.setdefault("MASTER_ADDR", "127.0.0.1")
+        environment.setdefault("MASTER_PORT", str(_free_port()))
 
 
 def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:

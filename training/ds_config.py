@@ -31,6 +31,7 @@ KNOWN = {
     "steps_per_print",
     "wall_clock_breakdown",
     "memory_breakdown",
+    "timers",
     "dump_state",
     "zero_allow_untested_optimizer",
     "zero_force_ds_cpu_optimizer",
@@ -42,6 +43,8 @@ KNOWN = {
     "seq_parallel_communication_data_type",
     "disable_allgather",
 }
+
+BLOCKS = {"bf16", "fp16", "data_types", "optimizer", "zero_optimization", "timers"}
 
 REFUSED = {
     "scheduler": "the code owns the schedule (linear warm-up, linear decay), because the JSON cannot know the number of "
@@ -122,6 +125,9 @@ def _check_keys(raw: dict[str, Any], path: str) -> None:
             close = difflib.get_close_matches(key, KNOWN, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "DeepSpeed would ignore it or it changes the update here"
             raise ValueError(f"{path}: key {key!r} is not known: {hint}")
+    for key in BLOCKS & raw.keys():
+        if not isinstance(raw[key], dict):
+            raise ValueError(f"{path}: {key} is {raw[key]!r}, expected an object")
     missing = [key for key in REQUIRED if key not in raw]
     if missing:
         raise ValueError(
@@ -177,11 +183,11 @@ def _check_precision(raw: dict[str, Any], path: str, device_type: str) -> str:
 
 def _check_zero(raw: dict[str, Any], path: str) -> int:
     zero = raw["zero_optimization"]
-    stage = zero.get("stage") if isinstance(zero, dict) else None
-    if type(stage) is not int or stage not in (0, 1, 2):
+    stage = zero.get("stage")
+    if type(stage) is not int or stage not in (1, 2):
         raise ValueError(
-            f"{path}: zero_optimization.stage is {stage!r}, expected 0, 1 or 2 (the loss reads the tied decoder outside "
-            "the module's forward and gradients are summed, neither of which stage 3 supports)"
+            f"{path}: zero_optimization.stage is {stage!r}, expected 1 or 2 (without ZeRO, DeepSpeed's 16-bit optimizers "
+            "keep no fp32 gradients or do not scale this loss; stage 3 cannot sum gradients)"
         )
     if zero.get("compute_grad_norm") is False:
         raise ValueError(f"{path}: zero_optimization.compute_grad_norm false: clipping and the log need the norm")
@@ -190,7 +196,7 @@ def _check_zero(raw: dict[str, Any], path: str) -> int:
 
 def _check_optimizer(raw: dict[str, Any], path: str) -> float:
     optimizer = raw["optimizer"]
-    if not isinstance(optimizer, dict) or not optimizer.get("type") or "lr" not in optimizer.get("params", {}):
+    if not optimizer.get("type") or not isinstance(optimizer.get("params"), dict) or "lr" not in optimizer["params"]:
         raise ValueError(f"{path}: optimizer needs a type and params.lr, for example AdamW with lr 5e-4")
     return float(optimizer["params"].get("weight_decay", 0.0))
 
@@ -205,6 +211,10 @@ def _risks(raw: dict[str, Any], precision: str) -> list[str]:
     params = raw["optimizer"]["params"]
     if raw["optimizer"]["type"] in ("Adam", "AdamW") and params.get("torch_adam") is not True:
         risks.append("optimizer.params.torch_adam is not true: the first start compiles DeepSpeed's Adam (~40 s)")
+    if raw.get("timers", {}).get("throughput", {}).get("enabled", True):
+        risks.append(
+            "timers.throughput.enabled is not false: DeepSpeed waits for the device twice in every micro-batch"
+        )
     if not raw["gradient_clipping"]:
         risks.append("gradient_clipping is 0: nothing bounds an update (the recipe clips at 5.0)")
     return risks

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from data.batching import Corpus, FixedBatches, fixed_batches
-from evaluation.compare import CompareConfig, as_table, compare
+from evaluation.compare import CompareConfig, as_table, compare, named
 from evaluation.heldout import evaluate, frequency_loss
 from model.hub import load_model, save_model
 from model.student import make_student
@@ -127,6 +127,16 @@ def test_table_compares_teacher_and_students(toy: Toy, student: Path) -> None:
     rows = as_table(figures).splitlines()
     assert len({row.count("|") for row in rows}) == 1
     assert rows[2].startswith("| teacher |")
+
+
+def test_students_are_named_or_refused(toy: Toy, student: Path) -> None:
+    assert named(f"a={student}") == ("a", str(student))
+    assert named(str(student)) == ("student", str(student))
+    (student.parent / "lr=1").mkdir()
+    assert named(str(student.parent / "lr=1")) == ("lr=1", str(student.parent / "lr=1"))
+    twice = CompareConfig(teacher=str(toy.teacher), students=(str(student),) * 2, data=str(toy.heldout), max_length=40)
+    with pytest.raises(ValueError, match="there is a 'student' already"):
+        compare(twice)
 
 
 def test_parameter_count_is_that_of_the_published_layout(toy: Toy, student: Path) -> None:

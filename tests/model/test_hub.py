@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertModel, DistilBertForMaskedLM
 
-from model.hub import load_model, save_model
+from model.config import EncoderConfig
+from model.hub import check_layout, load_model, save_model
 from model.student import make_student
+from tests.launch import run
 from tests.model.helpers import bert, packed, padded
 
 
@@ -115,6 +118,31 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load_model(tmp_path)
+
+
+def test_layout_that_cannot_hold_the_model_is_refused_before_training() -> None:
+    shape = EncoderConfig(vocab_size=9, layer_norm_eps=1e-5)
+    check_layout(shape, "bert")
+    with pytest.raises(ValueError, match="layer_norm_eps is 1e-05, DistilBERT's layout fixes it at 1e-12"):
+        check_layout(shape, "distilbert")
+
+
+def test_hub_id_in_the_local_cache(tmp_path: Path) -> None:
+    """The hub's own client, offline: a downloaded id resolves to its snapshot, an unknown one is one clear error."""
+    snapshot = tmp_path / "hub/models--someone--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
+    teacher_folder(snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs/main").write_text(snapshot.name)
+    script = "import sys; from model.hub import *; print(load_model(resolve_folder(sys.argv[1])).config.num_layers)"
+    known, unknown = (
+        run([sys.executable, "-c", script, name], HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
+        for name in ("someone/tiny", "someone/else")
+    )
+    assert known.stdout.strip().endswith("4"), known.stdout
+    assert (
+        "FileNotFoundError: no model at 'someone/else': not a local folder, and the hub did not provide it"
+        in unknown.stdout
+    )
 
 
 class Exploit:

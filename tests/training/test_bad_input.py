@@ -158,7 +158,14 @@ def test_an_existing_run_is_not_overwritten(toy: Toy, tmp_path: Path) -> None:
     expect_one_error(result.returncode, result.stdout, "already holds a run", "--resume")
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bf16", "message"),
+    [(False, "the loss is nan at update 1"), (True, "2 updates in a row, up to 2, had gradients that are not finite")],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(
+    toy: Toy, tmp_path: Path, bf16: bool, message: str
+) -> None:
+    """DeepSpeed skips such updates in 16 bit and applies them in fp32."""
     from safetensors.torch import load_file, save_file
 
     teacher = tmp_path / "teacher"
@@ -167,8 +174,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(toy: Toy, tmp_
     weights["cls.predictions.bias"][7] = float("nan")
     save_file(weights, teacher / "model.safetensors")
     flags = ["--teacher", teacher, "--data", toy.train, "--max_updates", 3, "--log_every", 1, "--no_check_teacher"]
-    command = ["train.py", "--ds_config", ds_config(tmp_path / "ds.json"), "--max_length", 40, *flags]
+    flags += ["--max_skipped_updates", 2]
+    config = ds_config(tmp_path / "ds.json", bf16={"enabled": bf16})
+    command = ["train.py", "--ds_config", config, "--max_length", 40, *flags]
     result = run([sys.executable, *command, "--output", tmp_path / "run"])
     assert result.returncode == 3, result.stdout[-3000:]
-    assert "error: the loss is nan at update 1" in result.stdout
+    assert f"error: {message}" in result.stdout
     assert not (tmp_path / "run/student").exists()

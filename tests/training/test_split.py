@@ -1,5 +1,6 @@
 """The same update for any split into ranks and micro-batches."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -15,17 +16,18 @@ SEQUENCES = 16
 
 
 def launch(toy: Toy, folder: Path, num_ranks: int) -> None:
-    """One update under ZeRO-1 and ZeRO-2 with one and four micro-batches a rank, by plain SGD without clipping, so that
-    the change of the weights is the gradient."""
+    """One update under ZeRO-1 and ZeRO-2, in fp32 and bf16, with one and four micro-batches a rank, by plain SGD without
+    clipping, so that the change of the weights is the gradient."""
     runs = []
-    for stage in (1, 2):
+    for stage, precision in itertools.product((1, 2), ("fp32", "bf16")):
         for micro_batches in (1, 4):
-            name = f"zero{stage}-{num_ranks}x{micro_batches}"
+            name = f"zero{stage}-{num_ranks}x{micro_batches}" + ("-bf16" if precision == "bf16" else "")
             config = ds_config(
                 folder / f"{name}.json",
                 train_batch_size=SEQUENCES,
                 train_micro_batch_size_per_gpu=SEQUENCES // (num_ranks * micro_batches),
                 gradient_clipping=1e9,
+                bf16={"enabled": precision == "bf16"},
                 zero_allow_untested_optimizer=True,
                 optimizer={"type": "SGD", "params": {"lr": LEARNING_RATE, "weight_decay": 0.0}},
                 zero_optimization={"stage": stage},
@@ -73,6 +75,14 @@ def test_gradient_of_an_update_does_not_depend_on_the_split(runs: Path, toy: Toy
     expected, got = gradient(runs, toy, NAMES[0]), gradient(runs, toy, name)
     assert expected.norm() > 0.1  # an update that changes nothing would agree with itself
     assert ((got - expected).norm() / expected.norm()).item() <= 1e-5
+
+
+@pytest.mark.parametrize("name", [f"{name}-bf16" for name in NAMES])
+def test_bf16_updates_agree_to_the_rounding_of_their_operands(runs: Path, toy: Toy, name: str) -> None:
+    """ZeRO-1 in bf16 is another optimizer class of DeepSpeed's than in fp32; a lost micro-batch or a wrong scale shows."""
+    expected, got = gradient(runs, toy, NAMES[0]), gradient(runs, toy, name)
+    assert ((got - expected).norm() / expected.norm()).item() <= 0.02
+    assert metrics(runs / name)[-1]["grad_norm"] == pytest.approx(expected.norm().item(), rel=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

@@ -172,6 +172,9 @@ def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -
     assert other_seed.returncode != 0
     assert other_seed.stdout.count("error: --resume") == 1
     assert "seed was 0 and is 3" in other_seed.stdout
+    learning_rate = {"type": "AdamW", "params": {"lr": 3e-3, "torch_adam": True}}
+    other = ds_config(tmp_path / "other.json", bf16={"enabled": True}, optimizer=learning_rate)
+    assert "ds_config was {'optimizer'" in torchrun(2, *flags(toy, other, distilled), "--resume").stdout
     one_rank = run([sys.executable, *flags(toy, config, distilled), "--resume"])
     assert one_rank.returncode == 2
     assert "saved by 2 ranks, this is 1" in one_rank.stdout
