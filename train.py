@@ -122,14 +122,12 @@ class Trainer:
         layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
         if self.inputs.teacher is None:
             prediction = self.engine(*layout, batch.masked_positions)
-            return self.objective.masked_lm(prediction, self.model.decoder(), batch.masked_labels, masked=window.masked)
+            return self.objective.masked_lm(prediction, batch.masked_labels, masked=window.masked)
         with self.teacher_watch():
             target = self.inputs.teacher(*layout)
         return self.objective(
             self.engine(*layout),
-            self.model.decoder(),
             target,
-            self.inputs.teacher.decoder(),
             batch.masked_positions,
             batch.masked_labels,
             attended=window.attended,

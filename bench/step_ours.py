@@ -49,9 +49,7 @@ class OurSide:
         batch = self.batch
         losses = self.objective(
             prediction,
-            self.student.decoder(),
             target,
-            self.teacher.decoder(),
             batch.masked_positions,
             batch.masked_labels,
             attended=batch.num_tokens,

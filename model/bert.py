@@ -22,6 +22,9 @@ class Prediction(NamedTuple):
     """(T, H) last hidden state."""
     features: Tensor
     """(T, H), or (M, H) where positions were named: what the vocabulary projection multiplies."""
+    decoder: Decoder
+    """The projection itself. It leaves through `forward` on purpose: DeepSpeed hooks a module's outputs, and under ZeRO-1
+    in bf16 it clears, at the first of them, gradients of parameters that a loss reached behind the engine's back."""
 
 
 class Layer(nn.Module):
@@ -109,7 +112,9 @@ class MaskedLanguageModel(nn.Module):
         """token_ids (T,), position_ids (T,), cu_seqlens (S+1,) int32; `predict_at` (M,) limits the head to those
         positions."""
         hidden = self.encoder(token_ids, position_ids, cu_seqlens, max_seqlen)
-        return Prediction(hidden, self.head(hidden if predict_at is None else hidden.index_select(0, predict_at)))
+        features = self.head(hidden if predict_at is None else hidden.index_select(0, predict_at))
+        weight, bias, vocab_size = self.decoder()
+        return Prediction(hidden, features, Decoder(weight.view_as(weight), bias.view_as(bias), vocab_size))
 
     def decoder(self) -> Decoder:
         return Decoder(self.encoder.word.weight, self.head.bias, self.config.vocab_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.bert import Prediction
 from model.config import ObjectiveConfig
-from model.kernels.vocab_loss import Decoder, VocabLossTerms, masked_lm_loss, vocab_loss
+from model.kernels.vocab_loss import VocabLossTerms, masked_lm_loss, vocab_loss
 
 
 class Losses(NamedTuple):
@@ -34,9 +34,7 @@ class TripleLoss:
     def __call__(
         self,
         student: Prediction,
-        student_decoder: Decoder,
         teacher: Prediction,
-        teacher_decoder: Decoder,
         masked_positions: Tensor,
         masked_labels: Tensor,
         *,
@@ -46,18 +44,18 @@ class TripleLoss:
         """Both predictions with features for all T tokens; `attended` and `masked` count the whole update."""
         terms = self._terms(attended, masked)
         vocabulary = vocab_loss(
-            student.features, student_decoder, teacher.features, teacher_decoder, masked_positions, masked_labels, terms
+            student.features, student.decoder, teacher.features, teacher.decoder, masked_positions, masked_labels, terms
         )
         cosine = cosine_distance(student.hidden, teacher.hidden) / attended
         total = vocabulary.weighted + self.config.weight_cosine * cosine
         return Losses(total, vocabulary.distillation, vocabulary.mlm, cosine.detach())
 
-    def masked_lm(self, student: Prediction, student_decoder: Decoder, masked_labels: Tensor, *, masked: int) -> Losses:
+    def masked_lm(self, student: Prediction, masked_labels: Tensor, *, masked: int) -> Losses:
         """The objective without a teacher: `student.features` (M, H) of the masked positions only, weight 1."""
         terms = VocabLossTerms(
             temperature=1.0, weight_distillation=0.0, weight_mlm=1.0, attended=float(masked), masked=float(masked)
         )
-        loss = masked_lm_loss(student.features, student_decoder, masked_labels, terms)
+        loss = masked_lm_loss(student.features, student.decoder, masked_labels, terms)
         zero = torch.zeros_like(loss.mlm)
         return Losses(loss.weighted, zero, loss.mlm, zero)
 

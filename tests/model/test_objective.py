@@ -80,10 +80,8 @@ def run(case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, 
     hidden, features, weight, bias = inputs
     teacher = [t.to(dtype) for t in case[4:8]]
     losses = TripleLoss(config)(
-        Prediction(hidden, features),
-        Decoder(weight, bias, VOCAB),
-        Prediction(teacher[0], teacher[1]),
-        Decoder(teacher[2], teacher[3], VOCAB),
+        Prediction(hidden, features, Decoder(weight, bias, VOCAB)),
+        Prediction(teacher[0], teacher[1], Decoder(teacher[2], teacher[3], VOCAB)),
         case.positions,
         case.labels,
         attended=attended,
@@ -220,7 +218,7 @@ def test_masked_lm_alone_is_cross_entropy() -> None:
     case = make_case(300)
     inputs = [t.clone().requires_grad_() for t in (case.features[case.positions], case.weight, case.bias)]
     losses = TripleLoss(ObjectiveConfig(objective="mlm")).masked_lm(
-        Prediction(inputs[0], inputs[0]), Decoder(inputs[1], inputs[2], VOCAB), case.labels, masked=200
+        Prediction(inputs[0], inputs[0], Decoder(inputs[1], inputs[2], VOCAB)), case.labels, masked=200
     )
     losses.total.backward()
     check = [t.detach().clone().requires_grad_() for t in inputs]
