@@ -43,7 +43,7 @@ from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from training.checkpoint import load_checkpoint, read_state, save_checkpoint
-from training.distributed import Ranks, agree, from_first, gather_over_ranks, start_ranks, sum_over_ranks
+from training.distributed import Ranks, agree, from_first, gather_over_ranks, leave_ranks, start_ranks, sum_over_ranks
 from training.ds_config import DeepSpeedConfig, read_ds_config
 from training.engine import backward, master_weights, start_engine
 from training.lifecycle import DivergedError, ExitCode
@@ -341,4 +341,6 @@ def introduce(trainer: Trainer, teacher_figures: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(int(main(CONFIG)))
+    exit_code = main(CONFIG)
+    leave_ranks()
+    sys.exit(int(exit_code))

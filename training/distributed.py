@@ -94,8 +94,15 @@ def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:
     if ranks.is_first:
         where = "" if len(failed) == ranks.num_ranks else f" (rank {failed[0]} of {ranks.num_ranks})"
         print(f"error{where}: {problems[failed[0]]}", file=sys.stderr, flush=True)
-    dist.barrier()
+    leave_ranks()
     raise SystemExit(int(ExitCode.BAD_INPUT))
+
+
+def leave_ranks() -> None:
+    """Every rank ends its process group, together: gloo's threads abort a process that exits under them."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def from_first(ranks: Ranks, value: Result) -> Result:

@@ -148,10 +148,8 @@ def test_the_eager_loss_is_ours_over_its_own_denominators() -> None:
     def ours(hidden: Tensor, features: Tensor) -> Tensor:
         packed_labels = labels[attended]
         return TripleLoss(config)(
-            Prediction(hidden[attended], features[attended]),
-            Decoder(weights[0], bias, vocab_size),
-            Prediction(draws[2][attended], draws[3][attended]),
-            Decoder(weights[1], bias, vocab_size),
+            Prediction(hidden[attended], features[attended], Decoder(weights[0], bias, vocab_size)),
+            Prediction(draws[2][attended], draws[3][attended], Decoder(weights[1], bias, vocab_size)),
             (packed_labels != IGNORED_LABEL).nonzero().flatten(),
             packed_labels[packed_labels != IGNORED_LABEL],
             attended=sum(lengths),

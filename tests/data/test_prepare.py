@@ -213,7 +213,7 @@ def command(*arguments: str | Path, prologue: str = "") -> subprocess.Popen[str]
 def test_help_is_instant_and_needs_nothing_heavy() -> None:
     script = "import sys; from data.prepare import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "--train-vocab" in done.stdout
+    assert "--train_vocab" in done.stdout
     for module in ("torch", "tokenizers", "numpy", "transformers"):
         assert f"'{module}'" not in done.stdout
 

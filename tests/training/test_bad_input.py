@@ -158,14 +158,9 @@ def test_an_existing_run_is_not_overwritten(toy: Toy, tmp_path: Path) -> None:
     expect_one_error(result.returncode, result.stdout, "already holds a run", "--resume")
 
 
-@pytest.mark.parametrize(
-    ("bf16", "message"),
-    [(False, "the loss is nan at update 1"), (True, "2 updates in a row, up to 2, had gradients that are not finite")],
-)
-def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(
-    toy: Toy, tmp_path: Path, bf16: bool, message: str
-) -> None:
-    """DeepSpeed skips such updates in 16 bit and applies them in fp32."""
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(toy: Toy, tmp_path: Path, bf16: bool) -> None:
+    """Such updates are skipped; a run of nothing else must not end as finished."""
     from safetensors.torch import load_file, save_file
 
     teacher = tmp_path / "teacher"
@@ -179,5 +174,5 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_code(
     command = ["train.py", "--ds_config", config, "--max_length", 40, *flags]
     result = run([sys.executable, *command, "--output", tmp_path / "run"])
     assert result.returncode == 3, result.stdout[-3000:]
-    assert f"error: {message}" in result.stdout
+    assert "error: 2 updates in a row, up to 2, had gradients that are not finite" in result.stdout
     assert not (tmp_path / "run/student").exists()

@@ -1,12 +1,14 @@
 """Accumulators, tags, and a run folder that is continued."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.launch import run
 from training.metrics import Clock, LossSums, measure_gemm_peak, peak_memory_bytes, tensorboard_tag
 from training.run_folder import RunFolder, describe, write_json
 
@@ -48,10 +50,16 @@ def test_clock_leaves_pauses_out() -> None:
 
 
 def test_peak_memory_is_this_process_and_grows() -> None:
-    before = peak_memory_bytes(torch.device("cpu"))
-    block = torch.ones(60_000_000)
-    assert peak_memory_bytes(torch.device("cpu")) >= before + 100e6
-    assert block.sum().item() == 60_000_000
+    """In a process of its own, started by one that is larger: neither must its parent's peak count."""
+    script = (
+        "import torch; from training.metrics import peak_memory_bytes as peak; cpu = torch.device('cpu')\n"
+        "before = peak(cpu); block = torch.ones(100_000_000); print(before, peak(cpu))"
+    )
+    assert peak_memory_bytes(torch.device("cpu")) > 0
+    ballast = torch.ones(300_000_000)
+    before, after = map(int, run([sys.executable, "-c", script]).stdout.split())
+    assert ballast.numel() * 4 > before
+    assert after >= before + 350e6
 
 
 def test_gemm_peak_is_plausible() -> None:

@@ -92,7 +92,7 @@ def test_metrics_are_consistent(distilled: Path) -> None:
         if "eval_mlm_loss" in line:
             assert line["eval_perplexity"] == pytest.approx(torch.tensor(line["eval_mlm_loss"]).exp().item(), rel=1e-5)
     rates = [line["learning_rate"] for line in metrics(distilled) if "loss" in line]
-    assert rates == pytest.approx([5e-4 * (6 - k) / 6 for k in range(6)])  # 5% of 6 updates is no warm-up
+    assert rates == pytest.approx([1e-3 * (6 - k) / 6 for k in range(6)])  # 5% of 6 updates is no warm-up
 
 
 def test_tensorboard_shows_the_same_figures(distilled: Path) -> None:
