@@ -6,15 +6,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check lint bench clean
+.PHONY: demo test check lint bench clean
 
 demo: .venv/ready
 	$(BIN)/python -m launcher.demo
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: .venv/ready-dev
 	$(BIN)/python -m pytest
 
 lint: .venv/ready-dev
