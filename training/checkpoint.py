@@ -6,6 +6,7 @@
 DeepSpeed's own `latest` is not used: it is written before the last rank is done.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -53,8 +54,6 @@ def _check_complete(staging: Path, ranks: Ranks) -> None:
 
 def read_latest(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None where there is none."""
-    import json
-
     pointer = folder / "latest.json"
     if not pointer.is_file():
         return None
@@ -70,8 +69,6 @@ def read_state(folder: Path, ranks: Ranks, identity: dict[str, Any]) -> dict[str
         FileNotFoundError: nothing to resume from.
         ValueError: another number of ranks, or another stream of data: the resumed run would not be the same run.
     """
-    import json
-
     checkpoint = read_latest(folder)
     if checkpoint is None:
         raise FileNotFoundError(

@@ -30,7 +30,7 @@ def launch(folder: Path, config: Path, *flags: object, ranks: int = 1) -> tuple[
     return result.returncode, result.stdout
 
 
-def expect_one_error(code: int, output: str, *parts: str) -> None:
+def assert_one_error(code: int, output: str, *parts: str) -> None:
     errors = [line for line in output.splitlines() if line.startswith("error")]
     assert len(errors) == 1, output[-3000:]
     assert all(part in errors[0] for part in parts), errors[0]
@@ -68,7 +68,7 @@ def test_batches_that_do_not_divide(toy: Toy, tmp_path: Path) -> None:
 def test_scheduler_block(toy: Toy, tmp_path: Path) -> None:
     config = ds_config(tmp_path / "ds.json", scheduler={"type": "WarmupLR", "params": {}})
     code, output = launch(tmp_path, config, "--teacher", toy.teacher, "--data", toy.train)
-    expect_one_error(code, output, "key 'scheduler' is refused", "--warmup_share")
+    assert_one_error(code, output, "key 'scheduler' is refused", "--warmup_share")
 
 
 def test_tokenizer_of_another_vocabulary(toy: Toy, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_tokenizer_of_another_vocabulary(toy: Toy, tmp_path: Path) -> None:
     )
     config = ds_config(tmp_path / "ds.json")
     code, output = launch(tmp_path, config, "--teacher", toy.teacher, "--data", tmp_path / "c")
-    expect_one_error(code, output, "has another vocabulary than --data", "Prepare the corpus with --tokenizer")
+    assert_one_error(code, output, "has another vocabulary than --data", "Prepare the corpus with --tokenizer")
 
 
 def without_head(toy: Toy, folder: Path) -> Path:
@@ -107,13 +107,13 @@ def without_head(toy: Toy, folder: Path) -> Path:
 def test_teacher_without_masked_lm_head(toy: Toy, tmp_path: Path) -> None:
     teacher = without_head(toy, tmp_path / "headless")
     code, output = launch(tmp_path, ds_config(tmp_path / "ds.json"), "--teacher", teacher, "--data", toy.train)
-    expect_one_error(code, output, "no masked-LM head", "BertForMaskedLM")
+    assert_one_error(code, output, "no masked-LM head", "BertForMaskedLM")
 
 
 def test_teacher_near_chance(toy: Toy, tmp_path: Path) -> None:
     """The toy teacher has random weights, as a head that was never trained or loaded would have."""
     code, output = launch(tmp_path, ds_config(tmp_path / "ds.json"), "--teacher", toy.teacher, "--data", toy.train)
-    expect_one_error(
+    assert_one_error(
         code, output, "predicts masked words with a loss of", "word frequencies alone reach", "--no_check_teacher"
     )
 
@@ -155,7 +155,7 @@ def test_an_existing_run_is_not_overwritten(toy: Toy, tmp_path: Path) -> None:
     result = run(
         [sys.executable, "train.py", "--ds_config", ds_config(tmp_path / "ds.json"), "--max_length", 40, *flags]
     )
-    expect_one_error(result.returncode, result.stdout, "already holds a run", "--resume")
+    assert_one_error(result.returncode, result.stdout, "already holds a run", "--resume")
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
