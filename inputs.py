@@ -15,10 +15,10 @@ from data.batching import Corpus, FixedBatches, fixed_batches
 from data.config import DataConfig
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
-from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
 from model.config import StudentConfig, read_json
 from model.hub import check_layout, load_model, parse_config, resolve_folder
+from model.kernels.choice import Kernels, choose_kernels
 from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
 from training.distributed import Ranks, sum_over_ranks
@@ -138,9 +138,9 @@ class InputLoader:
             raise FileNotFoundError(f"no model configuration at --architecture {path}: a BERT config.json is expected")
         shape, family = parse_config(read_json(Path(path)), path)
         shape = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
-        attention, why = self._choose_attention(dropout)
-        student = make_random(shape, attention=attention, seed=self.seed)
-        return None, student, family.model_type, [f"model: {path} from random weights, attention {attention} ({why})"]
+        kernels, why = self._choose_kernels(DTYPES[self.ds.precision], dropout)
+        student = make_random(shape, kernels=kernels, seed=self.seed)
+        return None, student, family.model_type, [f"model: {path} from random weights, {why}"]
 
     def _load_pair(self, corpus: Corpus) -> tuple[Teacher, MaskedLanguageModel, str, list[str]]:
         """Teacher and student; under --objective mlm the teacher only lends the student its layers."""
@@ -152,26 +152,26 @@ class InputLoader:
                 f"other words. Prepare the corpus with --tokenizer {folder}"
             )
         dtype, why_dtype = choose_dtype(self.source.teacher_dtype, self.ranks.device)
-        teacher_attention, _ = choose_attention(self.source.attention, self.ranks.device, dtype, 0.0)
-        attention, why = self._choose_attention(self.source.dropout)
-        published = load_model(folder, teacher_attention)
+        teacher_kernels, why_teacher = self._choose_kernels(dtype, 0.0)
+        kernels, why = self._choose_kernels(DTYPES[self.ds.precision], self.source.dropout)
+        published = load_model(folder, teacher_kernels)
         student = make_student(
             published,
             layers=self.source.layer_choice,
             init=self.source.student_init,
             dropout=self.source.dropout,
-            attention=attention,
+            kernels=kernels,
             seed=self.seed,
         )
         choices = [
             f"teacher: {folder}, {published.config.num_layers} layers, {str(dtype).removeprefix('torch.')} ({why_dtype}), "
-            f"attention {teacher_attention}",
-            f"student: {student.config.num_layers} layers from {self.source.student_init}, attention {attention} ({why})",
+            f"{why_teacher}",
+            f"student: {student.config.num_layers} layers from {self.source.student_init}, {why}",
         ]
         return Teacher(published, dtype, self.ranks.device), student, "distilbert", choices
 
-    def _choose_attention(self, dropout: float) -> tuple[str, str]:
-        return choose_attention(self.source.attention, self.ranks.device, DTYPES[self.ds.precision], dropout)
+    def _choose_kernels(self, dtype: torch.dtype, dropout: float) -> tuple[Kernels, str]:
+        return choose_kernels(self.source.kernels, self.source.attention, self.ranks.device, dtype, dropout)
 
     def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:
         if student.config.vocab_size != corpus.vocab_size:

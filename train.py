@@ -67,7 +67,7 @@ class Trainer:
             mask_probability=config.data.mask_probability,
         )
         self.num_updates = config.run.max_updates or agree(ranks, lambda: self.windows.num_updates(config.run.epochs))
-        self.objective = TripleLoss(config.objective)
+        self.objective = TripleLoss(config.objective, inputs.student.kernels.vocab_loss)
         self.update, self.tokens, self.learning_rate = 0, 0, 0.0
         self.checkpoints = folder / "checkpoints"
         state = None

@@ -12,9 +12,9 @@ from torch import nn
 
 from bench.workload import BETAS, EPS, LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Workload
 from data.batch import Batch
-from model.attention import choose_attention
 from model.bert import MaskedLanguageModel, Prediction
 from model.config import EncoderConfig, ObjectiveConfig
+from model.kernels.choice import choose_kernels
 from model.objective import TripleLoss
 from model.student import make_random
 from model.teacher import Teacher, choose_dtype
@@ -28,15 +28,14 @@ class OurSide:
             keep_freed_memory()  # as every rank of train.py does
         self.batch = batch.to(device)
         teacher_dtype, _ = choose_dtype("auto", device)
-        self.teacher, teacher_attention = _make_teacher(workload.teacher, teacher_dtype, device)
+        self.teacher, why_teacher = _make_teacher(workload.teacher, teacher_dtype, device)
         dropout = workload.student.attention_dropout
-        attention, _ = choose_attention("auto", device, torch.bfloat16, dropout)
-        self.student = make_random(workload.student, attention=attention, seed=1).to(device)
+        kernels, why = choose_kernels("auto", "auto", device, torch.bfloat16, dropout)
+        self.student = make_random(workload.student, kernels=kernels, seed=1).to(device)
         self.optimizer = MasterAdamW(self.student, torch.bfloat16)
-        self.objective = TripleLoss(ObjectiveConfig())
+        self.objective = TripleLoss(ObjectiveConfig(), kernels.vocab_loss)
         self.setup = (
-            f"student bf16 with fp32 masters, attention {attention}; "
-            f"teacher {str(teacher_dtype).removeprefix('torch.')}, attention {teacher_attention}"
+            f"student bf16 with fp32 masters, {why}; teacher {str(teacher_dtype).removeprefix('torch.')}, {why_teacher}"
         )
 
     def teach(self) -> Prediction:
@@ -67,8 +66,8 @@ class OurSide:
 
 def _make_teacher(config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> tuple[Teacher, str]:
     config = dataclasses.replace(config, hidden_dropout=0.0, attention_dropout=0.0)
-    attention, _ = choose_attention("auto", device, dtype, 0.0)
-    return Teacher(make_random(config, attention=attention, seed=0), dtype, device), attention
+    kernels, why = choose_kernels("auto", "auto", device, dtype, 0.0)
+    return Teacher(make_random(config, kernels=kernels, seed=0), dtype, device), why
 
 
 class MasterAdamW:

@@ -45,16 +45,17 @@ def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, back
     return Packing(cu_seqlens, max_seqlen, slots, key_mask[:, None, None, :])
 
 
-def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float) -> Tensor:
+def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float, softmax_kernel: str = "torch") -> Tensor:
     """Multi-head attention within each sequence.
 
-    qkv (T, 3, A, D) -> (T, A * D). `dropout` is applied to the attention weights; pass 0 in evaluation.
+    qkv (T, 3, A, D) -> (T, A * D). `dropout` is applied to the attention weights; pass 0 in evaluation. `softmax_kernel`
+    is the implementation that the `softmax` backend uses.
     """
     if backend == "varlen":
         return _attend_varlen(qkv, packing, dropout)
     if backend == "blocked":
         return blocked_attention(qkv, packing.cu_seqlens, dropout)
-    return _attend_padded(qkv, packing, backend, dropout)
+    return _attend_padded(qkv, packing, backend, dropout, softmax_kernel)
 
 
 def _attend_varlen(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
@@ -71,7 +72,7 @@ def _attend_varlen(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
     return out.flatten(1)
 
 
-def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float) -> Tensor:
+def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, softmax_kernel: str) -> Tensor:
     _, _, num_heads, head_width = qkv.shape
     num_sequences, longest = packing.num_sequences, packing.max_seqlen
     if packing.slots is not None:
@@ -84,8 +85,7 @@ def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float) 
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=packing.key_mask, dropout_p=dropout)
     else:
         scores = query @ key.transpose(-1, -2)  # (S, A, L, L)
-        weights = scaled_masked_softmax(scores, packing.key_mask, head_width**-0.5)
-        out = F.dropout(weights, dropout) @ value
+        out = scaled_masked_softmax(scores, packing.key_mask, head_width**-0.5, dropout, softmax_kernel) @ value
     out = out.transpose(1, 2).reshape(num_sequences * longest, num_heads * head_width)
     return out if packing.slots is None else out.index_select(0, packing.slots)
 

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from model.attention import Packing, attend, make_packing
 from model.config import EncoderConfig
+from model.kernels.activation import linear_gelu
+from model.kernels.choice import Kernels
 from model.kernels.dropout import dropout
+from model.kernels.layer_norm import FusedLayerNorm
 from model.kernels.vocab_loss import Decoder
 
 
@@ -28,47 +31,45 @@ class Prediction(NamedTuple):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: EncoderConfig, attention: str) -> None:
+    def __init__(self, config: EncoderConfig, kernels: Kernels) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
         self.num_heads = config.num_heads
-        self.attention = attention
+        self.kernels = kernels
         self.hidden_dropout = config.hidden_dropout
         self.attention_dropout = config.attention_dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_output = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention_norm = FusedLayerNorm(width, config.layer_norm_eps, kernels.layer_norm)
         self.ffn_in = nn.Linear(width, inner)
         self.ffn_out = nn.Linear(inner, width)
-        self.ffn_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.ffn_norm = FusedLayerNorm(width, config.layer_norm_eps, kernels.layer_norm)
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:  # (T, H) -> (T, H)
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1))  # (T, 3, A, D)
-        context = attend(qkv, packing, self.attention, self.attention_dropout if self.training else 0.0)
-        hidden = self.attention_norm(hidden + self._drop(self.attention_output(context)))
-        inner = self.ffn_out(F.gelu(self.ffn_in(hidden)))
-        return self.ffn_norm(hidden + self._drop(inner))
-
-    def _drop(self, hidden: Tensor) -> Tensor:
-        return dropout(hidden, self.hidden_dropout, self.training)
+        probability = self.attention_dropout if self.training else 0.0
+        context = attend(qkv, packing, self.kernels.attention, probability, self.kernels.softmax)
+        hidden = self.attention_norm(self.attention_output(context), hidden, self.hidden_dropout)
+        inner = linear_gelu(hidden, self.ffn_in, self.kernels.activation)
+        return self.ffn_norm(self.ffn_out(inner), hidden, self.hidden_dropout)
 
 
 class Encoder(nn.Module):
-    def __init__(self, config: EncoderConfig, attention: str = "sdpa") -> None:
+    def __init__(self, config: EncoderConfig, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
-        self.attention = attention
+        self.kernels = kernels
         self.word = nn.Embedding(config.padded_vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_positions, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.layers = nn.ModuleList(Layer(config, attention) for _ in range(config.num_layers))
+        self.norm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps, kernels.layer_norm)
+        self.layers = nn.ModuleList(Layer(config, kernels) for _ in range(config.num_layers))
 
     def embed(self, token_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(T,), (T,) -> (T, H): word plus position, normalised."""
-        return self.norm(self.word(token_ids) + self.position(position_ids))
+        return self.norm(self.word(token_ids), self.position(position_ids))
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-        packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.attention)
+        packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.kernels.attention)
         hidden = dropout(self.embed(token_ids, position_ids), self.config.hidden_dropout, self.training)
         for layer in self.layers:
             hidden = layer(hidden, packing)
@@ -78,14 +79,15 @@ class Encoder(nn.Module):
 class Head(nn.Module):
     """The masked-LM head up to the vocabulary projection, whose weight is the word embedding."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, kernels: Kernels) -> None:
         super().__init__()
+        self.kernels = kernels
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps, kernels.layer_norm)
         self.bias = nn.Parameter(self.transform.weight.new_zeros(config.padded_vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:  # (T, H) -> (T, H)
-        return self.norm(F.gelu(self.transform(hidden)))
+        return self.norm(linear_gelu(hidden, self.transform, self.kernels.activation))
 
 
 class MaskedLanguageModel(nn.Module):
@@ -95,11 +97,12 @@ class MaskedLanguageModel(nn.Module):
     objective walks it in chunks. `logits` spells it out for small inputs and tests.
     """
 
-    def __init__(self, config: EncoderConfig, attention: str = "sdpa") -> None:
+    def __init__(self, config: EncoderConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, attention)
-        self.head = Head(config)
+        self.kernels = kernels = kernels or Kernels()
+        self.encoder = Encoder(config, kernels)
+        self.head = Head(config, kernels)
 
     def forward(
         self,

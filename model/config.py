@@ -84,6 +84,9 @@ class StudentConfig:
     attention: Literal["auto", "varlen", "blocked", "sdpa", "softmax"] = "auto"
     """Attention backend. auto: the packed one that the device has, or sdpa. varlen: packed, flash attention (GPU).
     blocked: packed, cache-sized blocks (CPU). sdpa: padded, PyTorch's own. softmax: padded, spelled out."""
+    kernels: Literal["auto", "native", "triton", "apex", "torch"] = "auto"
+    """Fused layer norm, GELU, softmax and vocabulary loss. auto: the fastest that the device has.
+    native: C++, compiled at first use (CPU). triton, apex: GPU. torch: plain operations."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:

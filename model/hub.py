@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.bert import MaskedLanguageModel
 from model.config import EncoderConfig, read_json
+from model.kernels.choice import Kernels
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -177,7 +178,7 @@ def parse_config(raw: dict, source: str) -> tuple[EncoderConfig, Family]:
     return EncoderConfig(**{ours: raw[key] for ours, key in family.config.items() if key in raw}), family
 
 
-def load_model(folder: Path, attention: str = "sdpa") -> MaskedLanguageModel:
+def load_model(folder: Path, kernels: Kernels | None = None) -> MaskedLanguageModel:
     """A masked language model from a BERT or DistilBERT folder, in fp32 on the CPU, in evaluation mode.
 
     Raises:
@@ -187,7 +188,7 @@ def load_model(folder: Path, attention: str = "sdpa") -> MaskedLanguageModel:
     config, family = read_config(folder)
     published = _normalise_names(_read_weights(folder), family)
     with torch.device("meta"):
-        model = MaskedLanguageModel(config, attention)
+        model = MaskedLanguageModel(config, kernels)
     wanted = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     weights, unexpected = _from_published(published, family, config, folder)
     wrong = [

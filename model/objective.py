@@ -28,8 +28,8 @@ class Losses(NamedTuple):
 class TripleLoss:
     """w_d * L_distillation + w_m * L_mlm + w_c * L_cosine (Sanh et al. 2019), or L_mlm alone where there is no teacher."""
 
-    def __init__(self, config: ObjectiveConfig) -> None:
-        self.config = config
+    def __init__(self, config: ObjectiveConfig, kernel: str = "torch") -> None:
+        self.config, self.kernel = config, kernel
 
     def __call__(
         self,
@@ -44,7 +44,14 @@ class TripleLoss:
         """Both predictions with features for all T tokens; `attended` and `masked` count the whole update."""
         terms = self._terms(attended, masked)
         vocabulary = vocab_loss(
-            student.features, student.decoder, teacher.features, teacher.decoder, masked_positions, masked_labels, terms
+            student.features,
+            student.decoder,
+            teacher.features,
+            teacher.decoder,
+            masked_positions,
+            masked_labels,
+            terms,
+            kernel=self.kernel,
         )
         cosine = cosine_distance(student.hidden, teacher.hidden) / attended
         total = vocabulary.weighted + self.config.weight_cosine * cosine
@@ -55,7 +62,7 @@ class TripleLoss:
         terms = VocabLossTerms(
             temperature=1.0, weight_distillation=0.0, weight_mlm=1.0, attended=float(masked), masked=float(masked)
         )
-        loss = masked_lm_loss(student.features, student.decoder, masked_labels, terms)
+        loss = masked_lm_loss(student.features, student.decoder, masked_labels, terms, kernel=self.kernel)
         zero = torch.zeros_like(loss.mlm)
         return Losses(loss.weighted, zero, loss.mlm, zero)
 

@@ -7,6 +7,7 @@ import torch
 
 from model.bert import MaskedLanguageModel
 from model.config import EncoderConfig
+from model.kernels.choice import Kernels
 
 
 def default_layers(num_teacher_layers: int) -> tuple[int, ...]:
@@ -27,7 +28,7 @@ def make_student(
     layers: Sequence[int] = (),
     init: str = "teacher",
     dropout: float = 0.1,
-    attention: str = "sdpa",
+    kernels: Kernels | None = None,
     seed: int = 0,
 ) -> MaskedLanguageModel:
     """A student in fp32 on the CPU, in training mode.
@@ -48,17 +49,17 @@ def make_student(
     config = dataclasses.replace(
         teacher.config, num_layers=len(chosen), hidden_dropout=dropout, attention_dropout=dropout
     )
-    student = make_random(config, attention=attention, seed=seed)
+    student = make_random(config, kernels=kernels, seed=seed)
     if init == "teacher":
         student.load_state_dict(_chosen_weights(teacher, chosen))
     return student
 
 
-def make_random(config: EncoderConfig, *, attention: str, seed: int) -> MaskedLanguageModel:
+def make_random(config: EncoderConfig, *, seed: int, kernels: Kernels | None = None) -> MaskedLanguageModel:
     """A model from BERT's random start, the same for the same seed whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MaskedLanguageModel(config, attention)
+        model = MaskedLanguageModel(config, kernels)
         model.initialise(config.initializer_range)
     return model.train()
 

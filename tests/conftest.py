@@ -62,7 +62,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
         max_positions=64,
         initializer_range=0.1,
     )
-    model = make_random(shape, attention="sdpa", seed=7)
+    model = make_random(shape, seed=7)
     save_model(model, folder / "teacher", "bert", model.state_dict())
     for file in tokenizer.iterdir():
         (folder / "teacher" / file.name).write_bytes(file.read_bytes())

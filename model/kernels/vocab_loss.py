@@ -66,6 +66,7 @@ def vocab_loss(
     masked_labels: Tensor,
     terms: VocabLossTerms,
     chunk_tokens: int = 0,
+    kernel: str = "torch",
 ) -> VocabLoss:
     """Both losses that need the vocabulary, fused with its projection.
 
@@ -81,7 +82,12 @@ def vocab_loss(
 
 
 def masked_lm_loss(
-    features: Tensor, decoder: Decoder, labels: Tensor, terms: VocabLossTerms, chunk_tokens: int = 0
+    features: Tensor,
+    decoder: Decoder,
+    labels: Tensor,
+    terms: VocabLossTerms,
+    chunk_tokens: int = 0,
+    kernel: str = "torch",
 ) -> VocabLoss:
     """The masked-LM part alone: features (M, H) of the masked positions only, labels (M,)."""
     order = torch.arange(labels.shape[0], device=labels.device)

@@ -8,11 +8,12 @@ from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedL
 
 from model.attention import choose_attention
 from model.hub import load_model
+from model.kernels.choice import Kernels
 from tests.model.helpers import LENGTHS, bert, packed, padded
 
 
 def largest_difference(folder: Path, reference: torch.nn.Module, backend: str, lengths: tuple[int, ...]) -> float:
-    model = load_model(folder, backend)
+    model = load_model(folder, Kernels(attention=backend))
     token_ids, position_ids, cu_seqlens, longest = packed(lengths)
     ids, mask = padded(token_ids, lengths)
     with torch.no_grad():
@@ -44,7 +45,7 @@ def test_distilbert_logits_equal_transformers(tmp_path: Path, backend: str) -> N
 @pytest.mark.parametrize("backend", ["sdpa", "softmax", "blocked"])
 def test_packing_changes_nothing(tmp_path: Path, backend: str) -> None:
     bert().save_pretrained(tmp_path)
-    model = load_model(tmp_path, backend).double()
+    model = load_model(tmp_path, Kernels(attention=backend)).double()
     token_ids, position_ids, cu_seqlens, longest = packed()
     with torch.no_grad():
         together = model(token_ids, position_ids, cu_seqlens, longest).hidden.split(list(LENGTHS))

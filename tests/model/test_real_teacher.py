@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from model.hub import load_model
+from model.kernels.choice import Kernels
 from model.student import make_student
 from tests.launch import ROOT
 from tests.model.helpers import padded
@@ -49,7 +50,7 @@ def test_logits_equal_transformers(sentences: list[torch.Tensor], attention: str
     ids, mask = padded(token_ids, lengths)
     for dtype, bound in ((torch.float32, 5e-5), (torch.float64, 1e-12)):
         reference = AutoModelForMaskedLM.from_pretrained(TEACHER, dtype=torch.float32).to(dtype).eval()
-        model = load_model(TEACHER, attention).to(dtype)
+        model = load_model(TEACHER, Kernels(attention=attention)).to(dtype)
         with torch.no_grad():
             theirs = reference(input_ids=ids, attention_mask=mask).logits[mask.bool()]
             ours = model.logits(model(token_ids, positions, cu_seqlens, longest).features)

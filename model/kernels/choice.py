@@ -1,0 +1,33 @@
+"""Which implementation of every fused operation runs, and why.
+
+`native` is our C++ for CPUs, `triton` our kernels for GPUs, `apex` NVIDIA's, `torch` the plain operations.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from model.attention import choose_attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The implementation of each operation of a model, by name; the defaults run anywhere."""
+
+    attention: str = "sdpa"
+    layer_norm: str = "torch"
+    activation: str = "torch"
+    softmax: str = "torch"
+    vocab_loss: str = "torch"
+
+
+def choose_kernels(
+    wanted: str, wanted_attention: str, device: torch.device, dtype: torch.dtype, dropout: float
+) -> tuple[Kernels, str]:
+    """The kernels to run and the reason, for the line printed at the start.
+
+    Raises:
+        ValueError: an implementation was asked for by name where it cannot run.
+    """
+    attention, why = choose_attention(wanted_attention, device, dtype, dropout)
+    return Kernels(attention=attention), f"attention {attention} ({why})"
