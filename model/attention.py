@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.kernels.blocked_attention import blocked_attention
+from model.kernels.native.attention import native_attention
 from model.kernels.softmax import scaled_masked_softmax
 
 
@@ -36,7 +37,7 @@ class Packing(NamedTuple):
 def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, backend: str) -> Packing:
     """The index work of a batch, done once for all layers. No host synchronisation: shapes decide."""
     num_tokens, num_sequences = position_ids.shape[0], cu_seqlens.shape[0] - 1
-    if backend in ("varlen", "blocked") or num_tokens == num_sequences * max_seqlen:
+    if backend in ("varlen", "native", "blocked") or num_tokens == num_sequences * max_seqlen:
         return Packing(cu_seqlens, max_seqlen, None, None)
     lengths = cu_seqlens.diff()
     sequence_of_token = torch.repeat_interleave(lengths, output_size=num_tokens)
@@ -53,6 +54,8 @@ def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float, softmax_
     """
     if backend == "varlen":
         return _attend_varlen(qkv, packing, dropout)
+    if backend == "native":
+        return native_attention(qkv, packing.cu_seqlens, dropout)
     if backend == "blocked":
         return blocked_attention(qkv, packing.cu_seqlens, dropout)
     return _attend_padded(qkv, packing, backend, dropout, softmax_kernel)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from model.attention import choose_attention
+from model.kernels.native.library import obstacle as native_obstacle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +31,6 @@ def choose_kernels(
         ValueError: an implementation was asked for by name where it cannot run.
     """
     attention, why = choose_attention(wanted_attention, device, dtype, dropout)
+    if wanted in ("auto", "native") and device.type == "cpu" and dtype == torch.bfloat16 and not native_obstacle():
+        return Kernels(attention="native", layer_norm="native", vocab_loss="native"), f"native kernels"
     return Kernels(attention=attention), f"attention {attention} ({why})"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.kernels.dropout import dropout
+from model.kernels.native.layer_norm import native_layer_norm
 
 
 class FusedLayerNorm(nn.LayerNorm):
@@ -23,6 +24,8 @@ class FusedLayerNorm(nn.LayerNorm):
     def forward(self, hidden: Tensor, residual: Tensor | None = None, probability: float = 0.0) -> Tensor:
         """(T, H), (T, H) or None -> (T, H). `probability` of dropping an element of `hidden`, in training only."""
         probability = probability if self.training else 0.0
+        if self.kernel == "native":
+            return native_layer_norm(hidden, residual, self.weight, self.bias, self.eps, probability)
         return layer_norm_reference(hidden, residual, self.weight, self.bias, self.eps, probability)
 
 

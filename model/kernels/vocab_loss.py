@@ -77,7 +77,7 @@ def vocab_loss(
     # Masked rows first: the cross entropy then concerns a prefix whose length the host knows without asking the device.
     is_free = torch.ones(student_features.shape[0], dtype=torch.uint8, device=student_features.device)
     order = torch.argsort(is_free.index_fill(0, masked_positions, 0), stable=True)
-    inputs = _Inputs(teacher_features, teacher, order, masked_labels, terms, chunk_tokens, student.vocab_size)
+    inputs = _Inputs(teacher_features, teacher, order, masked_labels, terms, chunk_tokens, student.vocab_size, kernel)
     return VocabLoss(*_ChunkedVocabLoss.apply(student_features, student.weight, student.bias, inputs))
 
 
@@ -91,7 +91,7 @@ def masked_lm_loss(
 ) -> VocabLoss:
     """The masked-LM part alone: features (M, H) of the masked positions only, labels (M,)."""
     order = torch.arange(labels.shape[0], device=labels.device)
-    inputs = _Inputs(None, None, order, labels, terms, chunk_tokens, decoder.vocab_size)
+    inputs = _Inputs(None, None, order, labels, terms, chunk_tokens, decoder.vocab_size, kernel)
     return VocabLoss(*_ChunkedVocabLoss.apply(features, decoder.weight, decoder.bias, inputs))
 
 
@@ -133,6 +133,7 @@ class _Inputs(NamedTuple):
     terms: VocabLossTerms
     chunk_tokens: int
     vocab_size: int
+    kernel: str
 
 
 class _Gradients(NamedTuple):
@@ -152,10 +153,14 @@ class _ChunkedVocabLoss(torch.autograd.Function):
         terms = inputs.terms
         wide = torch.promote_types(features.dtype, torch.float32)
         needs_gradient = any(ctx.needs_input_grad)
-        gradients = _new_gradients(features, weight, wide) if needs_gradient else None
-        operands = [features] if inputs.teacher is None else [features, inputs.teacher.weight]
-        with exact_16_bit_products(*operands):
-            kl, nll = _walk(features, Decoder(weight, bias, inputs.vocab_size), inputs, gradients, wide)
+        decoder = Decoder(weight, bias, inputs.vocab_size)
+        if inputs.kernel == "native" and needs_gradient:
+            kl, nll, gradients = _walk_native(features, decoder, inputs)
+        else:
+            gradients = _new_gradients(features, weight, wide) if needs_gradient else None
+            operands = [features] if inputs.teacher is None else [features, inputs.teacher.weight]
+            with exact_16_bit_products(*operands):
+                kl, nll = _walk(features, decoder, inputs, gradients, wide)
         distillation, mlm = kl * (terms.temperature**2 / terms.attended), nll / terms.masked
         weighted = terms.weight_distillation * distillation + terms.weight_mlm * mlm
         if gradients is not None:
@@ -168,6 +173,27 @@ class _ChunkedVocabLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_weighted: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_weighted * ctx.scale
         return *((grad * scale).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None
+
+
+def _walk_native(features: Tensor, decoder: Decoder, inputs: _Inputs) -> tuple[Tensor, Tensor, _Gradients]:
+    """The walk in C++: all of it, the projections included."""
+    from model.kernels.native import vocab_loss as native
+
+    terms, teacher = inputs.terms, None
+    if inputs.teacher is not None and inputs.teacher_features is not None:
+        teacher = native.Projection(inputs.teacher_features, inputs.teacher.weight, inputs.teacher.bias)
+    result = native.walk(
+        native.Projection(features, decoder.weight, decoder.bias),
+        teacher,
+        inputs.order,
+        inputs.labels,
+        vocab_size=inputs.vocab_size,
+        temperature=terms.temperature,
+        kl_scale=terms.weight_distillation * terms.temperature,
+        mlm_scale=terms.weight_mlm * terms.attended / terms.masked,
+        chunk_tokens=inputs.chunk_tokens,
+    )
+    return result.kl, result.nll, _Gradients(result.grad_features, result.grad_weight, result.grad_bias)
 
 
 def _new_gradients(features: Tensor, weight: Tensor, wide: torch.dtype) -> _Gradients:

@@ -1,0 +1,69 @@
+"""Our C++ kernels: compiled once for this compiler and these sources, loaded through a plain C interface.
+
+No build system and no torch headers: one call of the compiler, about two seconds. They share torch's OpenMP runtime, which
+is loaded before them, and so its threads.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent
+FLAGS = (
+    *("-O3", "-std=c++20", "-fopenmp", "-fPIC", "-shared", "-w"),  # -w: gcc 12 warns about its own intrinsics' headers
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma"),
+)
+
+
+def obstacle() -> str:
+    """Why the native kernels cannot run here; empty where they can."""
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "this CPU has no AVX512-BF16 instructions"
+    if compiler() is None:
+        return "there is no C++ compiler (install g++, or set CXX)"
+    try:
+        library()
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        return f"{compiler()} did not compile them: {said.strip().splitlines()[0] if said.strip() else error}"
+    return ""
+
+
+def compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded kernels, built first if nobody did: in $DISTILLERY_CACHE, or ~/.cache/distillery.
+
+    Raises:
+        OSError: no compiler, or nowhere to write.
+        subprocess.CalledProcessError: it does not compile.
+    """
+    sources = sorted(SOURCES.glob("*.cpp"))
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for file in (*sources, *sorted(SOURCES.glob("*.h"))):
+        digest.update(file.read_bytes())
+    compiled_by = compiler()
+    if compiled_by is None:
+        raise OSError("no C++ compiler: install g++, or set CXX")
+    digest.update(subprocess.run([compiled_by, "--version"], capture_output=True, check=True).stdout)
+    cache = Path(os.environ.get("DISTILLERY_CACHE") or Path.home() / ".cache" / "distillery")
+    target = cache / f"kernels-{digest.hexdigest()[:16]}.so"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        # Ranks that start together each build their own and rename it: whoever is last replaces an equal file.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            built = Path(folder) / target.name
+            command = [compiled_by, *FLAGS, *map(str, sources), "-o", str(built)]
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            built.replace(target)
+    return ctypes.CDLL(str(target))
