@@ -77,7 +77,7 @@ class MasterAdamW:
         masters = copy.deepcopy(model)
         self.pairs = list(zip(model.to(dtype).parameters(), masters.parameters(), strict=True))
         groups = parameter_groups(masters, WEIGHT_DECAY)
-        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS)
+        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -14,7 +14,9 @@ from model.config import EncoderConfig
 from model.kernels.activation import linear_gelu
 from model.kernels.choice import Kernels
 from model.kernels.dropout import dropout
+from model.kernels.embedding import tied_embedding
 from model.kernels.layer_norm import FusedLayerNorm
+from model.kernels.linear import linear
 from model.kernels.vocab_loss import Decoder
 
 
@@ -46,12 +48,14 @@ class Layer(nn.Module):
         self.ffn_norm = FusedLayerNorm(width, config.layer_norm_eps, kernels.layer_norm)
 
     def forward(self, hidden: Tensor, packing: Packing) -> Tensor:  # (T, H) -> (T, H)
-        qkv = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1))  # (T, 3, A, D)
+        qkv = linear(hidden, self.qkv, self.kernels.linear).unflatten(-1, (3, self.num_heads, -1))  # (T, 3, A, D)
         probability = self.attention_dropout if self.training else 0.0
         context = attend(qkv, packing, self.kernels.attention, probability, self.kernels.softmax)
-        hidden = self.attention_norm(self.attention_output(context), hidden, self.hidden_dropout)
+        hidden = self.attention_norm(
+            linear(context, self.attention_output, self.kernels.linear), hidden, self.hidden_dropout
+        )
         inner = linear_gelu(hidden, self.ffn_in, self.kernels.activation)
-        return self.ffn_norm(self.ffn_out(inner), hidden, self.hidden_dropout)
+        return self.ffn_norm(linear(inner, self.ffn_out, self.kernels.linear), hidden, self.hidden_dropout)
 
 
 class Encoder(nn.Module):
@@ -66,14 +70,21 @@ class Encoder(nn.Module):
 
     def embed(self, token_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(T,), (T,) -> (T, H): word plus position, normalised."""
-        return self.norm(self.word(token_ids), self.position(position_ids))
+        return self._embed(self.word(token_ids), position_ids)
 
-    def forward(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    def forward(
+        self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int
+    ) -> tuple[Tensor, Tensor]:
+        """(T, H) last hidden state, and the word embedding (V, H) as the projection is to use it."""
         packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.kernels.attention)
-        hidden = dropout(self.embed(token_ids, position_ids), self.config.hidden_dropout, self.training)
+        words, projection = tied_embedding(token_ids, self.word.weight)
+        hidden = dropout(self._embed(words, position_ids), self.config.hidden_dropout, self.training)
         for layer in self.layers:
             hidden = layer(hidden, packing)
-        return hidden
+        return hidden, projection
+
+    def _embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
+        return self.norm(words, self.position(position_ids))
 
 
 class Head(nn.Module):
@@ -114,10 +125,10 @@ class MaskedLanguageModel(nn.Module):
     ) -> Prediction:
         """token_ids (T,), position_ids (T,), cu_seqlens (S+1,) int32; `predict_at` (M,) limits the head to those
         positions."""
-        hidden = self.encoder(token_ids, position_ids, cu_seqlens, max_seqlen)
+        hidden, projection = self.encoder(token_ids, position_ids, cu_seqlens, max_seqlen)
         features = self.head(hidden if predict_at is None else hidden.index_select(0, predict_at))
-        weight, bias, vocab_size = self.decoder()
-        return Prediction(hidden, features, Decoder(weight.view_as(weight), bias.view_as(bias), vocab_size))
+        decoder = Decoder(projection, self.head.bias.view_as(self.head.bias), self.config.vocab_size)
+        return Prediction(hidden, features, decoder)
 
     def decoder(self) -> Decoder:
         return Decoder(self.encoder.word.weight, self.head.bias, self.config.vocab_size)

@@ -6,10 +6,14 @@ Shapes: T rows, H and F widths.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.kernels.native.linear import FEWEST_ROWS, native_linear
+
 
 def linear_gelu(hidden: Tensor, linear: nn.Linear, kernel: str = "torch") -> Tensor:
     """gelu(linear(hidden)): (T, H) -> (T, F). Plain torch adds the bias in the matrix product's last step."""
-    if kernel == "torch":
+    if kernel == "native" and hidden.shape[0] >= FEWEST_ROWS:
+        return native_linear(hidden, linear.weight, linear.bias, has_gelu=True)
+    if kernel in ("torch", "native"):
         return F.gelu(linear(hidden))
     return bias_gelu(F.linear(hidden, linear.weight), linear.bias, kernel)
 

@@ -16,6 +16,7 @@ class Kernels:
     """The implementation of each operation of a model, by name; the defaults run anywhere."""
 
     attention: str = "sdpa"
+    linear: str = "torch"
     layer_norm: str = "torch"
     activation: str = "torch"
     softmax: str = "torch"
@@ -32,5 +33,7 @@ def choose_kernels(
     """
     attention, why = choose_attention(wanted_attention, device, dtype, dropout)
     if wanted in ("auto", "native") and device.type == "cpu" and dtype == torch.bfloat16 and not native_obstacle():
-        return Kernels(attention="native", layer_norm="native", vocab_loss="native"), f"native kernels"
+        return Kernels(
+            attention="native", linear="native", layer_norm="native", activation="native", vocab_loss="native"
+        ), "native kernels"
     return Kernels(attention=attention), f"attention {attention} ({why})"

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.kernels.gemm import add_mm_fp32, as_operand, exact_16_bit_products, mm_fp32
+from model.kernels.native import vocab_loss as native
+from model.kernels.native.convert import scale_to_bf16 as native_scale
 
 CHUNK_TOKENS = {"cpu": 256, "cuda": 2048}
 """Rows projected at a time. On 2 CPU cores 256 was the fastest (128, 256, 512 tried): both logits blocks stay in the
@@ -154,8 +156,11 @@ class _ChunkedVocabLoss(torch.autograd.Function):
         wide = torch.promote_types(features.dtype, torch.float32)
         needs_gradient = any(ctx.needs_input_grad)
         decoder = Decoder(weight, bias, inputs.vocab_size)
-        if inputs.kernel == "native" and needs_gradient:
-            kl, nll, gradients = _walk_native(features, decoder, inputs)
+        sides = _native_sides(features, decoder, inputs)
+        is_native = inputs.kernel == "native" and needs_gradient and native.can_run(*sides)
+        gradients: _Gradients | None
+        if is_native:
+            kl, nll, gradients = _walk_native(*sides, inputs)
         else:
             gradients = _new_gradients(features, weight, wide) if needs_gradient else None
             operands = [features] if inputs.teacher is None else [features, inputs.teacher.weight]
@@ -166,24 +171,35 @@ class _ChunkedVocabLoss(torch.autograd.Function):
         if gradients is not None:
             ctx.save_for_backward(*gradients)
         ctx.scale, ctx.dtypes = 1.0 / terms.attended, (features.dtype, weight.dtype, bias.dtype)
+        ctx.is_native = is_native
         ctx.mark_non_differentiable(distillation, mlm)
         return weighted, distillation, mlm
 
     @staticmethod
     def backward(ctx: Any, grad_weighted: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_weighted * ctx.scale
-        return *((grad * scale).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None
+        features, weight, bias = ctx.saved_tensors
+        dtypes = ctx.dtypes
+        grad_weight = native_scale(weight, scale.item()) if ctx.is_native else (weight * scale).to(dtypes[1])
+        return (features * scale).to(dtypes[0]), grad_weight, (bias * scale).to(dtypes[2]), None
 
 
-def _walk_native(features: Tensor, decoder: Decoder, inputs: _Inputs) -> tuple[Tensor, Tensor, _Gradients]:
+def _native_sides(
+    features: Tensor, decoder: Decoder, inputs: _Inputs
+) -> tuple[native.Projection, native.Projection | None]:
+    student = native.Projection(features, decoder.weight, decoder.bias)
+    if inputs.teacher is None or inputs.teacher_features is None:
+        return student, None
+    return student, native.Projection(inputs.teacher_features, inputs.teacher.weight, inputs.teacher.bias)
+
+
+def _walk_native(
+    student: native.Projection, teacher: native.Projection | None, inputs: _Inputs
+) -> tuple[Tensor, Tensor, _Gradients]:
     """The walk in C++: all of it, the projections included."""
-    from model.kernels.native import vocab_loss as native
-
-    terms, teacher = inputs.terms, None
-    if inputs.teacher is not None and inputs.teacher_features is not None:
-        teacher = native.Projection(inputs.teacher_features, inputs.teacher.weight, inputs.teacher.bias)
+    terms = inputs.terms
     result = native.walk(
-        native.Projection(features, decoder.weight, decoder.bias),
+        student,
         teacher,
         inputs.order,
         inputs.labels,

@@ -52,7 +52,8 @@ class _NativeAttention(torch.autograd.Function):
 
 def _call(name: str, ctx: Any, tensors: tuple[Tensor | None, ...]) -> None:
     qkv, cu_seqlens = tensors[:2]
-    assert qkv is not None and cu_seqlens is not None
+    assert qkv is not None
+    assert cu_seqlens is not None
     num_tokens, _, num_heads, width = qkv.shape
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
     sizes = (num_tokens, cu_seqlens.shape[0] - 1, num_heads, width)

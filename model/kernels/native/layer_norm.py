@@ -17,7 +17,10 @@ class _Arguments(ctypes.Structure):
     """struct LayerNorm of layer_norm.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("hidden", "residual", "weight", "bias", "total", "mean", "inverse", "out")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("hidden", "residual", "weight", "bias", "total", "mean", "inverse", "out")
+        ),
         *((name, ctypes.c_void_p) for name in ("grad_out", "grad_hidden", "grad_residual", "grad_weight", "grad_bias")),
         *((name, ctypes.c_int64) for name in ("rows", "width")),
         ("seed", ctypes.c_uint64),

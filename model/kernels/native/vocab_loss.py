@@ -112,4 +112,5 @@ def walk(
     )
     if library().vocab_loss(ctypes.byref(arguments)) != 0:
         raise MemoryError(f"no memory for the logits of {chunk} tokens x {vocab_rows} words")
-    return Result(*sums.float().unbind(), *grads)
+    kl, nll = sums.float().unbind()
+    return Result(kl, nll, *grads)

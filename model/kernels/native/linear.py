@@ -1,0 +1,64 @@
+"""Linear layers in C++ (linear.cpp), with GELU fused in where it follows, and their place in autograd.
+
+Shapes: T rows, K width of the input, N of the output.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.kernels.native.library import library
+
+FEWEST_ROWS = 8
+"""A whole tile of the matrix product."""
+
+
+class _Arguments(ctypes.Structure):
+    """struct Linear of linear.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("input", "weight", "bias", "inner", "out")),
+        *((name, ctypes.c_void_p) for name in ("grad_out", "grad_input", "grad_weight", "grad_bias")),
+        *((name, ctypes.c_int64) for name in ("tokens", "width", "outputs", "has_gelu")),
+    ]
+
+
+def native_linear(hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool = False) -> Tensor:
+    """hidden @ weight.T + bias, then the exact GELU if wanted: (T, K), (N, K), (N,) -> (T, N), all bf16 on the CPU; T at
+    least 8, K and N multiples of 16."""
+    return _NativeLinear.apply(hidden.contiguous(), weight, bias, has_gelu)
+
+
+class _NativeLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool) -> Tensor:
+        out = hidden.new_empty(hidden.shape[0], weight.shape[0])
+        inner = torch.empty_like(out) if has_gelu and any(ctx.needs_input_grad) else None
+        _call("linear_forward", (hidden, weight, bias, inner, out), has_gelu)
+        ctx.save_for_backward(hidden, weight, inner)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, inner = ctx.saved_tensors
+        grads = (
+            torch.empty_like(hidden),
+            torch.empty_like(weight),
+            weight.new_empty(weight.shape[0], dtype=torch.float32),
+        )
+        tensors = (hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
+        _call("linear_backward", tensors, inner is not None)
+        return grads[0], grads[1], grads[2].to(weight.dtype), None
+
+
+def _call(name: str, tensors: tuple[Tensor | None, ...], has_gelu: bool) -> None:
+    hidden, weight = tensors[:2]
+    assert hidden is not None
+    assert weight is not None
+    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    pointers += [None] * (9 - len(pointers))
+    sizes = (hidden.shape[0], hidden.shape[1], weight.shape[0])
+    if getattr(library(), name)(ctypes.byref(_Arguments(*pointers, *sizes, has_gelu))) != 0:
+        raise MemoryError(f"no memory for a linear layer of {sizes[0]} rows, {sizes[1]} to {sizes[2]} wide")
