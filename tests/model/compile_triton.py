@@ -73,7 +73,23 @@ def layer_norm() -> None:
         layer_norm(hidden, residual, weight, bias, 1e-12, probability).sum().backward()
 
 
+def vocab_loss() -> None:
+    from model.kernels.triton_kernels.vocab_loss import logits_to_gradient
+
+    scales: dict[str, Any] = {"vocab_size": 30522, "kl_scale": 5.0, "nll_scale": 3.0}
+    labels = torch.zeros(1, dtype=torch.int64)
+    for dtype, temperature, has_teacher in (
+        (torch.bfloat16, 2.0, True),
+        (torch.float16, 3.7, True),
+        (torch.float32, 1.0, False),
+    ):
+        logits, teacher = torch.zeros(2, 2, 30528)
+        biases = torch.zeros(2, 30528, dtype=dtype)
+        teachers = (teacher, biases[1]) if has_teacher else (None, None)
+        logits_to_gradient(logits, biases[0], *teachers, labels, temperature=temperature, dtype=dtype, **scales)
+
+
 if __name__ == "__main__":
     JITFunction.run = compile_instead
-    for operation in (layer_norm,):
+    for operation in (layer_norm, vocab_loss):
         operation()

@@ -10,6 +10,7 @@ from model.bert import Prediction
 from model.config import ObjectiveConfig
 from model.kernels.vocab_loss import Decoder, VocabLossTerms, vocab_loss, vocab_loss_reference
 from model.objective import TripleLoss
+from tests.model.helpers import relative_error
 
 VOCAB, WIDTH = 317, 24
 
@@ -75,11 +76,14 @@ def oracle(case: Case, config: ObjectiveConfig, attended: int, masked: int) -> t
     return [total, distillation, mlm, cosine], [t.grad for t in inputs if t.grad is not None]
 
 
-def run(case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, masked: int) -> tuple[list, list]:
+def run(
+    case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, masked: int, kernel: str = "torch"
+) -> tuple[list, list]:
+    """Losses and gradients as `oracle` orders them."""
     inputs = [t.to(dtype).clone().requires_grad_() for t in case[:4]]
     hidden, features, weight, bias = inputs
     teacher = [t.to(dtype) for t in case[4:8]]
-    losses = TripleLoss(config)(
+    losses = TripleLoss(config, kernel)(
         Prediction(hidden, features, Decoder(weight, bias, VOCAB)),
         Prediction(teacher[0], teacher[1], Decoder(teacher[2], teacher[3], VOCAB)),
         case.positions,
@@ -89,10 +93,6 @@ def run(case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, 
     )
     (losses.total * 3.0).backward()  # a loss scale must pass through
     return list(losses), [t.grad / 3.0 for t in inputs if t.grad is not None]
-
-
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    return ((got.double() - expected).norm() / expected.norm()).item()
 
 
 # 300 tokens: no multiple of the chunk of 256; 256: exactly one; 40: less than one.
