@@ -5,8 +5,9 @@ logit costs one exponential, exp(-|z - maximum|), and nothing is reduced before 
 T = 1 term that the masked-LM loss needs. Pass 2 reads the row again, from the level-2 cache if the device runs few rows at
 a time, and writes d(logits) in the dtype of the products that follow.
 
-With y the difference of the log probabilities, p_student - p_teacher = p_teacher * (e^y - 1), and a term of the divergence
-is p_teacher * (e^y - 1 - y). For small y both come from a polynomial, so that nothing cancels where student and teacher agree.
+With y the difference of the log probabilities, p_student - p_teacher = p_teacher * (e^y - 1), and a term of the
+divergence is p_teacher * (e^y - 1 - y). For small y both come from a polynomial, so that nothing cancels where student
+and teacher agree.
 
 Shapes: C rows of a chunk, V columns, of which the first `vocab_size` are real, M masked rows, the first ones.
 """
@@ -19,7 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK, NUM_WARPS = 4096, 32
-"""One program fills a multiprocessor: 132 rows at a time are 32 MB of BERT's logits, which the level-2 cache of an H200 holds."""
+"""One program fills a multiprocessor: the 132 rows at work on an H200 are 32 MB of BERT's logits, less than its level-2
+cache, so that pass 2 finds what pass 1 read."""
 LARGEST = tl.constexpr(3.0e38)
 
 
