@@ -89,7 +89,29 @@ def vocab_loss() -> None:
         logits_to_gradient(logits, biases[0], *teachers, labels, temperature=temperature, dtype=dtype, **scales)
 
 
+def activation() -> None:
+    from model.kernels.triton_kernels.activation import bias_gelu
+
+    for width, dtype in ((3072, torch.bfloat16), (100, torch.float32)):
+        inner, bias = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype)
+        bias_gelu(inner.requires_grad_(), bias.requires_grad_()).sum().backward()
+
+
+def softmax() -> None:
+    from model.kernels.triton_kernels.softmax import scaled_masked_softmax
+
+    for length, dtype, probability in (
+        (512, torch.bfloat16, 0.1),
+        (100, torch.float16, 0.0),
+        (99, torch.float32, 0.1),
+        (4096, torch.bfloat16, 0.1),
+    ):
+        scores = torch.zeros(1, 1, 2, length, dtype=dtype, requires_grad=True)
+        key_mask = torch.ones(1, 1, 1, length, dtype=torch.bool)
+        scaled_masked_softmax(scores, key_mask, 0.125, probability).sum().backward()
+
+
 if __name__ == "__main__":
     JITFunction.run = compile_instead
-    for operation in (layer_norm, vocab_loss):
+    for operation in (layer_norm, activation, softmax, vocab_loss):
         operation()
