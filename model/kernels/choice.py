@@ -69,15 +69,15 @@ def _why(wanted: str, chosen: dict[str, str], obstacles: dict[str, str]) -> str:
     """Every operation under the name of what runs it, and why that."""
     parts = []
     for name in dict.fromkeys(chosen.values()):
-        operations = " ".join(operation for operation, own in chosen.items() if own == name)
+        operations = ", ".join(operation for operation, own in chosen.items() if own == name)
         if name == wanted:
             reason = "asked for"
         elif name != "torch":
             reason = "fused" if wanted == "auto" else f"fused, {wanted} has none"
         else:
-            reason = "; ".join(f"{other}: {text}" for other, text in obstacles.items()) or f"{wanted} has none"
-        parts.append(f"{name} {operations} ({reason})")
-    return ", ".join(parts)
+            reason = ", ".join(f"{other}: {text}" for other, text in obstacles.items()) or f"{wanted} has none"
+        parts.append(f"{name} for {operations} ({reason})")
+    return "kernels " + "; ".join(parts)
 
 
 def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -29,7 +29,7 @@ def install(site: Path, *files: str) -> None:
 def test_fp32_on_a_cpu_is_plain_torch() -> None:
     kernels, why = choose_kernels("auto", "auto", CPU, torch.float32, 0.1)
     assert kernels == Kernels(attention="blocked")
-    assert "torch layer_norm activation vocab_loss (triton: it needs a CUDA device, this is cpu)" in why
+    assert "kernels torch for layer_norm, activation, vocab_loss (triton: it needs a CUDA device, this is cpu)" in why
     assert "counter-based" not in why
 
 
@@ -37,7 +37,7 @@ def test_on_cuda_auto_is_triton_and_says_so(site: Path) -> None:
     install(site, "triton/__init__.py")
     kernels, why = choose_kernels("auto", "softmax", CUDA, torch.bfloat16, 0.1)
     assert {getattr(kernels, operation) for operation in OPERATIONS} == {"triton"}
-    assert "triton layer_norm activation softmax vocab_loss (fused), dropout counter-based (Philox)" in why
+    assert "triton for layer_norm, activation, softmax, vocab_loss (fused), dropout counter-based (Philox)" in why
 
 
 def test_the_softmax_is_not_spoken_of_where_nobody_asks_for_it(site: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_softmax_is_not_spoken_of_where_nobody_asks_for_it(site: Path) -> No
 def test_torch_by_name() -> None:
     kernels, why = choose_kernels("torch", "sdpa", CUDA, torch.bfloat16, 0.1)
     assert kernels == Kernels(attention="sdpa")
-    assert "torch layer_norm activation vocab_loss (asked for)" in why
+    assert "torch for layer_norm, activation, vocab_loss (asked for)" in why
 
 
 def test_apex_runs_the_norm_and_auto_the_rest(site: Path) -> None:
@@ -59,7 +59,7 @@ def test_apex_runs_the_norm_and_auto_the_rest(site: Path) -> None:
     )
     kernels, why = choose_kernels("apex", "sdpa", CUDA, torch.bfloat16, 0.1)
     assert (kernels.layer_norm, kernels.activation, kernels.vocab_loss) == ("apex", "triton", "triton")
-    assert "apex layer_norm (asked for), triton activation vocab_loss (fused, apex has none)" in why
+    assert "apex for layer_norm (asked for); triton for activation, vocab_loss (fused, apex has none)" in why
 
 
 @pytest.mark.parametrize(

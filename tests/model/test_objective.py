@@ -214,6 +214,47 @@ def test_shares_of_micro_batches_add_up_to_the_whole() -> None:
     torch.testing.assert_close(weight_grad, whole_grads[2], rtol=1e-11, atol=1e-14)
 
 
+def test_distillation_on_masked_positions_alone() -> None:
+    """KL over the masked positions and their count; the cosine stays on all attended ones."""
+    case, config = make_case(300), ObjectiveConfig(distil_on="masked")
+    inputs = [t.clone().requires_grad_() for t in case[:4]]
+    hidden, features, weight, bias = inputs
+    rows = TripleLoss(config).predict_at(case.positions)
+    assert rows is case.positions
+    losses = TripleLoss(config)(
+        Prediction(hidden, features[rows], Decoder(weight, bias, VOCAB)),
+        Prediction(
+            case.teacher_hidden, case.teacher_features[rows], Decoder(case.teacher_weight, case.teacher_bias, VOCAB)
+        ),
+        case.positions,
+        case.labels,
+        attended=1000,
+        masked=140,
+    )
+    losses.total.backward()
+    leaves = [t.clone().requires_grad_() for t in case[:4]]
+    student, teacher = (
+        torch.log_softmax((f @ w.T + b)[rows, :VOCAB] / 2.0, -1)
+        for f, w, b in (leaves[1:], (case.teacher_features, case.teacher_weight, case.teacher_bias))
+    )
+    distillation = 4.0 / 140 * (teacher.exp() * (teacher - student)).sum()
+    logits = (leaves[1] @ leaves[2].T + leaves[3])[rows, :VOCAB]
+    mlm = torch.nn.functional.cross_entropy(logits, case.labels, reduction="sum") / 140
+    cosine = (1 - torch.cosine_similarity(leaves[0], case.teacher_hidden, dim=-1)).sum() / 1000
+    total = 5.0 * distillation + 2.0 * mlm + cosine
+    total.backward()
+    for got, want in zip(losses, (total, distillation, mlm, cosine), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    for own, leaf in zip(inputs, leaves, strict=True):
+        torch.testing.assert_close(own.grad, leaf.grad, rtol=1e-11, atol=1e-14)
+
+
+def test_the_head_predicts_everywhere_unless_only_masked_positions_count() -> None:
+    positions = torch.tensor([1, 2])
+    assert TripleLoss(ObjectiveConfig()).predict_at(positions) is None
+    assert TripleLoss(ObjectiveConfig(objective="mlm")).predict_at(positions) is positions
+
+
 def test_masked_lm_alone_is_cross_entropy() -> None:
     case = make_case(300)
     inputs = [t.clone().requires_grad_() for t in (case.features[case.positions], case.weight, case.bias)]
