@@ -65,6 +65,11 @@ def choose_kernels(
     return kernels, f"attention {attention} ({why_attention}), {why}"
 
 
+def runnable(operation: str, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """Every fused implementation of an operation that runs here."""
+    return tuple(name for name, own in IMPLEMENTS.items() if operation in own and not _obstacle(name, device, dtype))
+
+
 def _why(wanted: str, chosen: dict[str, str], obstacles: dict[str, str]) -> str:
     """Every operation under the name of what runs it, and why that."""
     parts = []

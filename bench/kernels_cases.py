@@ -1,0 +1,66 @@
+"""What `bench.kernels` measures: sizes, cases and the figures of one. Imports no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Shapes of one micro-batch."""
+
+    tokens: int
+    length: int
+    """Of a sequence; the softmax is over this many keys."""
+    hidden: int
+    inner: int
+    heads: int
+    vocab: int
+    repetitions: int
+
+
+SIZES = {
+    "base": Size(tokens=32768, length=512, hidden=768, inner=3072, heads=12, vocab=30522, repetitions=20),
+    "small": Size(tokens=1024, length=256, hidden=768, inner=3072, heads=12, vocab=30522, repetitions=3),
+    "tiny": Size(tokens=48, length=24, hidden=32, inner=64, heads=2, vocab=500, repetitions=2),
+}
+"""base: 64 sequences of BERT-base, for GPUs. small: the same widths, for CPUs. tiny: a quick look."""
+
+OPERATIONS = ("vocab_loss", "layer_norm", "activation", "softmax")
+BYTES_AN_ELEMENT = {"layer_norm": 16, "activation": 10, "softmax": 10}
+"""What a fused operation has to move in forward and backward, 2 bytes a value: layer norm reads hidden and residual and
+writes one, then reads those and a gradient and writes two; the others read and write one, then read two and write one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One implementation of one operation."""
+
+    operation: str
+    implementation: str
+    """torch, eager, compile, liger, or what model/kernels/choice.py knows."""
+    tokens: int
+    vocab: int
+    size: str
+
+    @property
+    def shape(self) -> Size:
+        return SIZES[self.size]
+
+    @property
+    def elements(self) -> int:
+        """Of the operation's output."""
+        widths = {"layer_norm": self.shape.hidden, "activation": self.shape.inner}
+        return self.tokens * widths.get(self.operation, self.shape.heads * self.shape.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a case took, forward and backward together."""
+
+    seconds: float
+    """The shortest of the repetitions, after a warm-up."""
+    peak_bytes: int
+    """The most memory at once, beyond inputs, weights and gradients."""
+    features_error: float | None = None
+    weight_error: float | None = None
+    """Of the gradient against float64, student near its teacher; of the vocabulary loss alone."""
+    failure: str = ""
