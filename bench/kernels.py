@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from bench import kernels_small, kernels_vocab
-from bench.kernels_cases import BYTES_AN_ELEMENT, OPERATIONS, SIZES, Case, Figures
+from bench.kernels_cases import BYTES_AN_ELEMENT, CHUNK_TOKENS, OPERATIONS, SIZES, Case, Figures
 from bench.kernels_worker import copy_bandwidth, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,30 +48,32 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def implementations(operation: str, device: torch.device) -> list[str]:
+    if operation == "vocab_loss":
+        return kernels_vocab.implementations(device)
+    if operation == "logits":
+        return kernels_vocab.logits_kernels(device)
+    return kernels_small.implementations(operation, device)
+
+
 def cases_of(options: argparse.Namespace, device: torch.device) -> tuple[list[Case], list[Case]]:
-    """The operations at one size, and the growth of the vocabulary loss beyond it."""
+    """The operations at one size, and how the vocabulary loss grows from there."""
     size = SIZES[options.size]
 
-    def case(operation: str, implementation: str, tokens: float = size.tokens, vocab: int = size.vocab) -> Case:
-        return Case(
-            operation=operation, implementation=implementation, tokens=int(tokens), vocab=vocab, size=options.size
-        )
+    def cases(operation: str, **changes: int) -> list[Case]:
+        shape = {"tokens": size.tokens, "vocab": size.vocab, **changes}
+        names = [name for name in implementations(operation, device) if name not in options.without]
+        return [Case(operation=operation, implementation=name, size=options.size, **shape) for name in names]
 
-    def names(operation: str) -> list[str]:
-        every = (
-            kernels_vocab.implementations(device)
-            if operation == "vocab_loss"
-            else kernels_small.implementations(operation, device)
-        )
-        return [name for name in every if name not in options.without]
-
-    cases = [case(operation, name) for operation in options.operations for name in names(operation)]
     growth = []
     if "vocab_loss" in options.operations:
-        growing = [name for name in names("vocab_loss") if name != "compile"]  # each shape would be compiled anew
-        growth = [case("vocab_loss", n, share * size.tokens) for share in GROWTH_OF_TOKENS for n in growing]
-        growth += [case("vocab_loss", n, vocab=times * size.vocab) for times in GROWTH_OF_VOCABULARY for n in growing]
-    return cases, growth
+        changes = [{"tokens": int(share * size.tokens)} for share in GROWTH_OF_TOKENS]
+        changes += [{"vocab": times * size.vocab} for times in GROWTH_OF_VOCABULARY]
+        grown = [case for change in changes for case in cases("vocab_loss", **change)]
+        growth = [case for case in grown if case.implementation != "compile"]  # each shape would be compiled anew
+        chunks = [case for chunk in CHUNK_TOKENS[device.type] for case in cases("vocab_loss", chunk_tokens=chunk)]
+        growth += [case for case in chunks if case.implementation in ("torch", "triton")]
+    return [case for operation in options.operations for case in cases(operation)], growth
 
 
 def run_case(case: Case, device: torch.device) -> Figures:
@@ -105,6 +107,7 @@ def vocab_table(results: Sequence[Result]) -> list[str]:
     ]
     for case, figures in results:
         name = kernels_vocab.NAMES.get(case.implementation, f"ours, {case.implementation}")
+        name += f", chunks of {case.chunk_tokens}" if case.chunk_tokens else ""
         rows.append(f"| {case.tokens:,} x {case.vocab:,} | {name} | {vocab_cells(figures)} |")
     return rows
 
@@ -145,7 +148,7 @@ def render(results: Sequence[Result], growth: Sequence[Result], copy: float, dev
     vocab = [result for result in results if result[0].operation == "vocab_loss"]
     small = [result for result in results if result[0].operation != "vocab_loss"]
     if vocab:
-        lines += ["", *vocab_table(vocab), "", "Growth:", "", *vocab_table(growth)]
+        lines += ["", *vocab_table(vocab), "", "Growth, and other chunks:", "", *vocab_table(growth)]
     if small:
         lines += ["", *small_table(small, copy)]
     return "\n".join(lines) + "\n"
@@ -155,6 +158,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse_arguments(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cases, growth = cases_of(options, device)
+    if not cases:
+        sys.exit(f"error: nothing of {' '.join(options.operations)} runs on {device.type}")
     results, grown = ([(case, run_case(case, device)) for case in part] for part in (cases, growth))
     copy = copy_bandwidth(device)
     section = render(results, grown, copy, device, f"python -m bench.kernels {shlex.join(arguments)}".rstrip())

@@ -24,10 +24,15 @@ SIZES = {
 }
 """base: 64 sequences of BERT-base, for GPUs. small: the same widths, for CPUs. tiny: a quick look."""
 
-OPERATIONS = ("vocab_loss", "layer_norm", "activation", "softmax")
-BYTES_AN_ELEMENT = {"layer_norm": 16, "activation": 10, "softmax": 10}
+OPERATIONS = ("vocab_loss", "logits", "layer_norm", "activation", "softmax")
+"""logits: what the vocabulary loss does between its matrix products, one chunk, where a kernel of its own does it."""
+BYTES_AN_ELEMENT = {"layer_norm": 16, "activation": 10, "softmax": 10, "logits": 10}
 """What a fused operation has to move in forward and backward, 2 bytes a value: layer norm reads hidden and residual and
-writes one, then reads those and a gradient and writes two; the others read and write one, then read two and write one."""
+writes one, then reads those and a gradient and writes two; activation and softmax read and write one, then read two and
+write one; logits reads two fp32 values and writes one of 2 bytes."""
+CHUNK_TOKENS = {"cuda": (1024, 2048, 4096, 8192), "cpu": (128, 256, 512)}
+LOGITS_TOKENS = 2048
+"""Rows of the chunk of `logits`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class Case:
     tokens: int
     vocab: int
     size: str
+    chunk_tokens: int = 0
+    """Of the vocabulary loss; 0: as it chooses itself."""
 
     @property
     def shape(self) -> Size:
@@ -48,8 +55,11 @@ class Case:
     @property
     def elements(self) -> int:
         """Of the operation's output."""
-        widths = {"layer_norm": self.shape.hidden, "activation": self.shape.inner}
-        return self.tokens * widths.get(self.operation, self.shape.heads * self.shape.length)
+        shape = self.shape
+        if self.operation == "logits":
+            return min(self.tokens, LOGITS_TOKENS) * self.vocab
+        widths = {"layer_norm": shape.hidden, "activation": shape.inner, "softmax": shape.heads * shape.length}
+        return self.tokens * widths[self.operation]
 
 
 @dataclass(frozen=True, kw_only=True)

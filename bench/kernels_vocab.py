@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.kernels_cases import Case
+from bench.kernels_cases import LOGITS_TOKENS, Case
 from model.kernels.choice import runnable
 from model.kernels.vocab_loss import Decoder, VocabLossTerms, vocab_loss, vocab_loss_reference
 
@@ -88,14 +88,34 @@ def make_inputs(case: Case, device: torch.device, weight_mlm: float = WEIGHT_MLM
     return VocabInputs._make((*leaves, *constants, positions, labels, case.vocab, weight_mlm))
 
 
-def loss_of(implementation: str) -> Loss:
+def loss_of(implementation: str, chunk_tokens: int = 0) -> Loss:
     if implementation == "eager":
         return _eager
     if implementation == "compile":
         return torch.compile(_eager)
     if implementation == "liger":
         return _liger
-    return lambda inputs: vocab_loss(**_arguments(inputs), kernel=implementation).weighted
+    return lambda inputs: vocab_loss(**_arguments(inputs), chunk_tokens=chunk_tokens, kernel=implementation).weighted
+
+
+def logits_kernels(device: torch.device) -> list[str]:
+    """Who turns logits into gradients in a kernel of its own."""
+    return [name for name in runnable("vocab_loss", device, torch.bfloat16) if name == "triton"]
+
+
+def logits_function(case: Case, device: torch.device) -> Callable[[], object]:
+    """One chunk's logits to its gradient, which is written beside them."""
+    from model.kernels.triton_kernels.vocab_loss import logits_to_gradient
+
+    rows = min(case.tokens, LOGITS_TOKENS)
+    width = -(-case.vocab // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    logits, teacher_logits = (3.0 * torch.randn(rows, width, device=device) for _ in range(2))
+    bias = torch.zeros(width, device=device, dtype=torch.bfloat16)
+    labels = torch.zeros(round(MASKED_SHARE * rows), device=device, dtype=torch.int64)
+    scales = {"temperature": TEMPERATURE, "kl_scale": WEIGHT_DISTILLATION * TEMPERATURE, "nll_scale": WEIGHT_MLM}
+    return lambda: logits_to_gradient(
+        logits, bias, teacher_logits, bias, labels, vocab_size=case.vocab, dtype=torch.bfloat16, **scales
+    )
 
 
 def gradient_errors(case: Case, loss: Loss, device: torch.device) -> tuple[float, float]:

@@ -30,15 +30,20 @@ def measure(case: Case) -> Figures:
     figures = Figures(seconds=_shortest(run, case.shape.repetitions, device), peak_bytes=peak)
     if case.operation != "vocab_loss":
         return figures
-    loss = kernels_vocab.loss_of(case.implementation)
+    loss = kernels_vocab.loss_of(case.implementation, case.chunk_tokens)
     first, second = kernels_vocab.gradient_errors(case, loss, device)
     return dataclasses.replace(figures, features_error=first, weight_error=second)
 
 
-def _prepare(case: Case, device: torch.device) -> tuple[Callable[[], None], Sequence[Tensor]]:
+def _prepare(case: Case, device: torch.device) -> tuple[Callable[[], object], Sequence[Tensor]]:
     """Forward and backward of a case, and its leaves."""
+    if case.operation == "logits":
+        return kernels_vocab.logits_function(case, device), []
     if case.operation == "vocab_loss":
-        inputs, loss = kernels_vocab.make_inputs(case, device), kernels_vocab.loss_of(case.implementation)
+        inputs, loss = (
+            kernels_vocab.make_inputs(case, device),
+            kernels_vocab.loss_of(case.implementation, case.chunk_tokens),
+        )
         leaves: Sequence[Tensor] = inputs[:3]
 
         def run_loss() -> None:

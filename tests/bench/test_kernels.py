@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from bench import kernels_small, kernels_vocab
-from bench.kernels import Result, parse_arguments, render, run_case
+from bench.kernels import Result, cases_of, parse_arguments, render, run_case
 from bench.kernels_cases import OPERATIONS, SIZES, Case, Figures
 from bench.kernels_worker import measure
 from tests.launch import ROOT
 
 CPU = torch.device("cpu")
+EVERYWHERE = [operation for operation in OPERATIONS if operation != "logits"]  # which only kernels for GPUs have
 
 
 def case(operation: str, implementation: str) -> Case:
@@ -42,7 +43,7 @@ def test_the_command_writes_its_tables_and_figures(tmp_path: Path) -> None:
     assert not figures["failure"]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", EVERYWHERE)
 def test_every_implementation_of_this_device_runs(operation: str) -> None:
     names = kernels_vocab.implementations(CPU) if operation == "vocab_loss" else []
     names = names or kernels_small.implementations(operation, CPU)
@@ -62,7 +63,7 @@ def test_errors_tell_rounded_logits_from_exact_ones() -> None:
 
 def test_implementations_compute_the_same_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_small, "DROPOUT", 0.0)
-    for operation in OPERATIONS[1:]:
+    for operation in EVERYWHERE[1:]:
         torch.manual_seed(0)
         inputs = kernels_small.make_inputs(case(operation, "eager"), CPU)
         plain, ours = (kernels_small.function_of(case(operation, name), CPU)(inputs) for name in ("eager", "torch"))
@@ -84,6 +85,17 @@ def test_a_case_that_fails_is_a_row_and_not_the_end(capfd: pytest.CaptureFixture
     assert figures.failure == "exit code 1"
     assert "apex" in capfd.readouterr().err
     assert "| exit code 1 | | | |" in render([(case("layer_norm", "apex"), figures)], [], 1e9, CPU, "command")
+
+
+def test_the_vocabulary_loss_is_measured_at_several_sizes_and_chunks() -> None:
+    options = parse_arguments(["--size", "tiny", "--operations", "vocab_loss", "logits", "--without", "native"])
+    cases, growth = cases_of(options, CPU)
+    assert [case.implementation for case in cases] == ["torch", "eager", "compile"]
+    assert {(case.tokens, case.vocab) for case in growth} == {
+        *((tokens, 500) for tokens in (12, 24, 48, 96)),
+        *((48, 1000), (48, 2000)),
+    }
+    assert [case.chunk_tokens for case in growth if case.chunk_tokens] == [128, 256, 512]
 
 
 def test_an_unknown_size_is_refused() -> None:

@@ -140,7 +140,7 @@ def _normalisers(
     return highest, sum_student, sum_one, teacher_highest, sum_teacher
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_masked"])  # it differs from chunk to chunk
 def _row(
     logits_ptr, bias_ptr, teacher_ptr, teacher_bias_ptr, labels_ptr, grad_ptr, kl_ptr, nll_ptr, num_masked, vocab_size,
     width, inverse_temperature, temperature, kl_scale, nll_scale, HAS_TEACHER: tl.constexpr, POWER: tl.constexpr,
