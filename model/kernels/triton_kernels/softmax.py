@@ -87,7 +87,7 @@ def _weights(
         present = inside & (tl.load(mask_ptr + of_sequence, mask=inside, other=0) != 0)
     scores = tl.where(present, scores, -3.0e38)  # finite: rows past the last have no key at all
     exponential = tl.where(present, tl.exp(scores - tl.max(scores, axis=1)[:, None]), 0.0)
-    weights = exponential / tl.maximum(tl.sum(exponential, axis=1), 1.0e-37)[:, None]
+    weights = exponential * (1.0 / tl.maximum(tl.sum(exponential, axis=1), 1.0e-37))[:, None]
     factor = 1.0
     if HAS_DROPOUT:
         keep = keep_tile(tl.load(seed_ptr), starts, drop_below, BLOCK, GROUPED)

@@ -78,11 +78,13 @@ def _at_one(exponential, exponent, temperature, POWER: tl.constexpr):
 
 
 @triton.jit
-def _scaled(logits_ptr, bias_ptr, columns, inside, inverse_temperature):
-    """(logits + bias) / T of a row, minus infinity outside."""
-    logits = tl.load(logits_ptr + columns, mask=inside, other=float("-inf"), eviction_policy="evict_first")
-    bias = tl.load(bias_ptr + columns, mask=inside, other=0.0, eviction_policy="evict_last").to(tl.float32)
-    return (logits + bias) * inverse_temperature
+def _scaled(logits_ptr, bias_ptr, columns, vocab_size, width, inverse_temperature, POLICY: tl.constexpr):
+    """(logits + bias) / T of a row, minus infinity beyond the vocabulary."""
+    # Padding is read and dropped: a mask that ended at the vocabulary would forbid loads of 16 bytes.
+    present = columns < width
+    logits = tl.load(logits_ptr + columns, mask=present, other=0.0, eviction_policy=POLICY)
+    bias = tl.load(bias_ptr + columns, mask=present, other=0.0, eviction_policy="evict_last").to(tl.float32)
+    return tl.where(columns < vocab_size, (logits + bias) * inverse_temperature, float("-inf"))
 
 
 @triton.jit
@@ -111,8 +113,8 @@ def _merge(top, total, total_one, temperature, POWER: tl.constexpr):
 @triton.jit
 def _difference(p_student, p_teacher, y):
     """p_student - p_teacher and p_teacher * (e^y - 1 - y), where p_student = p_teacher * e^y."""
-    tail = 1.0 + y / 4.0 * (1.0 + y / 5.0 * (1.0 + y / 6.0))
-    beyond_y = 0.5 * y * y * (1.0 + y / 3.0 * tail)
+    tail = 1.0 + y * (1 / 4) * (1.0 + y * (1 / 5) * (1.0 + y * (1 / 6)))
+    beyond_y = 0.5 * y * y * (1.0 + y * (1 / 3) * tail)
     is_near = tl.abs(y) < 0.25  # the next term of the series is then below 2^-24 of the result
     difference = tl.where(is_near, p_teacher * (y + beyond_y), p_student - p_teacher)
     return difference, tl.where(is_near, p_teacher * beyond_y, difference - p_teacher * y)
@@ -120,7 +122,7 @@ def _difference(p_student, p_teacher, y):
 
 @triton.jit
 def _normalisers(
-    logits_ptr, bias_ptr, teacher_ptr, teacher_bias_ptr, vocab_size, inverse_temperature, temperature,
+    logits_ptr, bias_ptr, teacher_ptr, teacher_bias_ptr, vocab_size, width, inverse_temperature, temperature,
     HAS_TEACHER: tl.constexpr, POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Pass 1: maximum and sum of the student, its sum at T = 1, maximum and sum of the teacher."""
@@ -129,10 +131,12 @@ def _normalisers(
     teacher_total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, vocab_size, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        inside = columns < vocab_size
-        student = _scaled(logits_ptr, bias_ptr, columns, inside, inverse_temperature)
+        # Kept for pass 2 as long as the cache can.
+        student = _scaled(logits_ptr, bias_ptr, columns, vocab_size, width, inverse_temperature, "evict_last")
         if HAS_TEACHER:
-            teacher = _scaled(teacher_ptr, teacher_bias_ptr, columns, inside, inverse_temperature)
+            teacher = _scaled(
+                teacher_ptr, teacher_bias_ptr, columns, vocab_size, width, inverse_temperature, "evict_last"
+            )
             teacher_top, teacher_total, _ = _include(teacher_top, teacher_total, teacher_total, teacher, temperature, 1)
         top, total, total_one = _include(top, total, total_one, student, temperature, POWER)
     highest, sum_student, sum_one = _merge(top, total, total_one, temperature, POWER)
@@ -156,7 +160,7 @@ def _row(
     label_logit = tl.load(logits_ptr + label, mask=is_masked, other=0.0)
     label_logit += tl.load(bias_ptr + label, mask=is_masked, other=0.0).to(tl.float32)
     highest, total, total_one, teacher_highest, teacher_total = _normalisers(
-        logits_ptr, bias_ptr, teacher_ptr, teacher_bias_ptr, vocab_size, inverse_temperature, temperature,
+        logits_ptr, bias_ptr, teacher_ptr, teacher_bias_ptr, vocab_size, width, inverse_temperature, temperature,
         HAS_TEACHER, POWER, BLOCK,
     )  # fmt: skip
     nll = highest * temperature + tl.log(total_one) - label_logit
@@ -169,12 +173,14 @@ def _row(
     for start in range(0, width, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < vocab_size
-        student = _scaled(logits_ptr, bias_ptr, columns, inside, inverse_temperature)
+        student = _scaled(logits_ptr, bias_ptr, columns, vocab_size, width, inverse_temperature, "evict_first")
         exponential = tl.exp(student - highest)
         at_one = _at_one(exponential, student - highest, temperature, POWER)
         grad = masked_scale * (at_one * of_total_one - tl.where(columns == label, 1.0, 0.0))
         if HAS_TEACHER:
-            teacher = _scaled(teacher_ptr, teacher_bias_ptr, columns, inside, inverse_temperature)
+            teacher = _scaled(
+                teacher_ptr, teacher_bias_ptr, columns, vocab_size, width, inverse_temperature, "evict_first"
+            )
             p_teacher = tl.exp(teacher - teacher_highest) * of_teacher_total
             difference, term = _difference(exponential * of_total, p_teacher, student - teacher + shift)
             grad += kl_scale * difference
