@@ -18,11 +18,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench import kernels_small, kernels_vocab
-from bench.kernels_cases import BYTES_AN_ELEMENT, CHUNK_TOKENS, OPERATIONS, SIZES, Case, Figures
+from bench.kernels_cases import BYTES_AN_ELEMENT, CHUNK_TOKENS, LOGITS_TILES, OPERATIONS, SIZES, Case, Figures
 from bench.kernels_worker import copy_bandwidth, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def cases_of(options: argparse.Namespace, device: torch.device) -> tuple[list[Ca
     size = SIZES[options.size]
 
     def cases(operation: str, **changes: int) -> list[Case]:
-        shape = {"tokens": size.tokens, "vocab": size.vocab, **changes}
+        shape: dict[str, Any] = {"tokens": size.tokens, "vocab": size.vocab, **changes}
         names = [name for name in implementations(operation, device) if name not in options.without]
         return [Case(operation=operation, implementation=name, size=options.size, **shape) for name in names]
 
@@ -73,7 +74,11 @@ def cases_of(options: argparse.Namespace, device: torch.device) -> tuple[list[Ca
         growth = [case for case in grown if case.implementation != "compile"]  # each shape would be compiled anew
         chunks = [case for chunk in CHUNK_TOKENS[device.type] for case in cases("vocab_loss", chunk_tokens=chunk)]
         growth += [case for case in chunks if case.implementation in ("torch", "triton")]
-    return [case for operation in options.operations for case in cases(operation)], growth
+    every = [case for operation in options.operations for case in cases(operation)]
+    tiles = [
+        dataclasses.replace(case, tile=tile) for case in every if case.operation == "logits" for tile in LOGITS_TILES
+    ]
+    return every + tiles, growth
 
 
 def run_case(case: Case, device: torch.device) -> Figures:
@@ -125,6 +130,7 @@ def small_table(results: Sequence[Result], copy: float) -> list[str]:
     rows = ["| operation | implementation | ms | memory, GB | moved, GB/s | copy |", "|---|---|---|---|---|---|"]
     for case, figures in results:
         name = kernels_small.NAMES.get(case.implementation, f"ours, {case.implementation}")
+        name += f", {case.tile[0]} columns, {case.tile[1]} warps" if case.tile[0] else ""
         cells = f"{figures.failure} | | |"
         if not figures.failure:
             moved = case.elements * BYTES_AN_ELEMENT[case.operation] / figures.seconds

@@ -33,6 +33,8 @@ write one; logits reads two fp32 values and writes one of 2 bytes."""
 CHUNK_TOKENS = {"cuda": (1024, 2048, 4096, 8192), "cpu": (128, 256, 512)}
 LOGITS_TOKENS = 2048
 """Rows of the chunk of `logits`."""
+LOGITS_TILES = ((1024, 4), (2048, 8), (2048, 16), (4096, 16), (8192, 32))
+"""Columns of a step and warps of a program to try besides what the kernel chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Case:
     size: str
     chunk_tokens: int = 0
     """Of the vocabulary loss; 0: as it chooses itself."""
+    tile: tuple[int, int] = (0, 0)
+    """Of `logits`, one of LOGITS_TILES; 0: as the kernel chooses itself."""
 
     @property
     def shape(self) -> Size:

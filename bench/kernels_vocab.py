@@ -105,17 +105,25 @@ def logits_kernels(device: torch.device) -> list[str]:
 
 def logits_function(case: Case, device: torch.device) -> Callable[[], object]:
     """One chunk's logits to its gradient, which is written beside them."""
-    from model.kernels.triton_kernels.vocab_loss import logits_to_gradient
+    from model.kernels.triton_kernels import vocab_loss as kernel
 
+    before = kernel.BLOCK, kernel.NUM_WARPS
+    tile = case.tile if case.tile[0] else before
     rows = min(case.tokens, LOGITS_TOKENS)
     width = -(-case.vocab // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     logits, teacher_logits = (3.0 * torch.randn(rows, width, device=device) for _ in range(2))
     bias = torch.zeros(width, device=device, dtype=torch.bfloat16)
     labels = torch.zeros(round(MASKED_SHARE * rows), device=device, dtype=torch.int64)
     scales = {"temperature": TEMPERATURE, "kl_scale": WEIGHT_DISTILLATION * TEMPERATURE, "nll_scale": WEIGHT_MLM}
-    return lambda: logits_to_gradient(
-        logits, bias, teacher_logits, bias, labels, vocab_size=case.vocab, dtype=torch.bfloat16, **scales
-    )
+
+    def run() -> None:
+        kernel.BLOCK, kernel.NUM_WARPS = tile
+        kernel.logits_to_gradient(
+            logits, bias, teacher_logits, bias, labels, vocab_size=case.vocab, dtype=torch.bfloat16, **scales
+        )
+        kernel.BLOCK, kernel.NUM_WARPS = before
+
+    return run
 
 
 def gradient_errors(case: Case, loss: Loss, device: torch.device) -> tuple[float, float]:
