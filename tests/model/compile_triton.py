@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from triton.runtime.jit import JITFunction
+from triton.runtime.jit import JITFunction, KernelParam
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "i64", torch.bool: "i1"}
@@ -34,12 +34,17 @@ def is_aligned(value: object) -> bool:
     return value.data_ptr() % 16 == 0 if isinstance(value, Tensor) else isinstance(value, int) and value % 16 == 0
 
 
+def is_one(value: object, parameter: KernelParam) -> bool:
+    """A launch makes a constant of an integer that is 1."""
+    return type(value) is int and value == 1 and not parameter.do_not_specialize
+
+
 def compile_instead(function: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
     """What stands in for a launch."""
     options = {name: kwargs.pop(name) for name in ("num_warps", "num_stages") if name in kwargs}
     values = dict(zip(function.arg_names, args, strict=False)) | kwargs
     assert set(values) == set(function.arg_names), (function, set(function.arg_names) ^ set(values))
-    constants = {p.name: values[p.name] for p in function.params if p.is_constexpr}
+    constants = {p.name: values[p.name] for p in function.params if p.is_constexpr or is_one(values[p.name], p)}
     signature = {name: "constexpr" if name in constants else type_of(values[name]) for name in function.arg_names}
     aligned = {
         (place,): [["tt.divisibility", 16]]
@@ -67,8 +72,12 @@ def resources(cubin: bytes) -> dict[str, int]:
 def layer_norm() -> None:
     from model.kernels.triton_kernels.layer_norm import layer_norm
 
-    for width, dtype, probability in ((768, torch.bfloat16, 0.1), (768, torch.float16, 0.0), (100, torch.float32, 0.1)):
-        hidden, residual = (torch.zeros(64, width, dtype=dtype, requires_grad=True) for _ in range(2))
+    for rows, width, dtype, probability in (
+        (64, 768, torch.bfloat16, 0.1),
+        (64, 768, torch.float16, 0.0),
+        (1, 100, torch.float32, 0.1),
+    ):
+        hidden, residual = (torch.zeros(rows, width, dtype=dtype, requires_grad=True) for _ in range(2))
         weight, bias = (torch.zeros(width, dtype=dtype, requires_grad=True) for _ in range(2))
         layer_norm(hidden, residual, weight, bias, 1e-12, probability).sum().backward()
 
@@ -92,8 +101,8 @@ def vocab_loss() -> None:
 def activation() -> None:
     from model.kernels.triton_kernels.activation import bias_gelu
 
-    for width, dtype in ((3072, torch.bfloat16), (100, torch.float32)):
-        inner, bias = torch.zeros(64, width, dtype=dtype), torch.zeros(width, dtype=dtype)
+    for rows, width, dtype in ((64, 3072, torch.bfloat16), (1, 100, torch.float32)):
+        inner, bias = torch.zeros(rows, width, dtype=dtype), torch.zeros(width, dtype=dtype)
         bias_gelu(inner.requires_grad_(), bias.requires_grad_()).sum().backward()
 
 
