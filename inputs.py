@@ -16,8 +16,8 @@ from data.config import DataConfig
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
 from model.bert import MaskedLanguageModel
-from model.config import StudentConfig, read_json
-from model.hub import check_layout, load_model, parse_config, resolve_folder
+from model.config import EncoderConfig, StudentConfig, read_json
+from model.hub import check_layout, load_model, parse_config, read_config, resolve_folder
 from model.kernels.choice import Kernels, choose_kernels
 from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
@@ -138,7 +138,7 @@ class InputLoader:
             raise FileNotFoundError(f"no model configuration at --architecture {path}: a BERT config.json is expected")
         shape, family = parse_config(read_json(Path(path)), path)
         shape = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
-        kernels, why = self._choose_kernels(DTYPES[self.ds.precision], dropout)
+        kernels, why = self._choose_kernels(shape, DTYPES[self.ds.precision])
         student = make_random(shape, kernels=kernels, seed=self.seed)
         return None, student, family.model_type, [f"model: {path} from random weights, {why}"]
 
@@ -152,14 +152,18 @@ class InputLoader:
                 f"other words. Prepare the corpus with --tokenizer {folder}"
             )
         dtype, why_dtype = choose_dtype(self.source.teacher_dtype, self.ranks.device)
-        teacher_kernels, why_teacher = self._choose_kernels(dtype, 0.0)
-        kernels, why = self._choose_kernels(DTYPES[self.ds.precision], self.source.dropout)
+        shape, _ = read_config(folder)
+        frozen = dataclasses.replace(shape, hidden_dropout=0.0, attention_dropout=0.0)
+        teacher_kernels, why_teacher = self._choose_kernels(frozen, dtype)
+        dropout = self.source.dropout
+        taught = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
+        kernels, why = self._choose_kernels(taught, DTYPES[self.ds.precision])
         published = load_model(folder, teacher_kernels)
         student = make_student(
             published,
             layers=self.source.layer_choice,
             init=self.source.student_init,
-            dropout=self.source.dropout,
+            dropout=dropout,
             kernels=kernels,
             seed=self.seed,
         )
@@ -170,8 +174,8 @@ class InputLoader:
         ]
         return Teacher(published, dtype, self.ranks.device), student, "distilbert", choices
 
-    def _choose_kernels(self, dtype: torch.dtype, dropout: float) -> tuple[Kernels, str]:
-        return choose_kernels(self.source.kernels, self.source.attention, self.ranks.device, dtype, dropout)
+    def _choose_kernels(self, shape: EncoderConfig, dtype: torch.dtype) -> tuple[Kernels, str]:
+        return choose_kernels(self.source.kernels, self.source.attention, shape, self.ranks.device, dtype)
 
     def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:
         if student.config.vocab_size != corpus.vocab_size:

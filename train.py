@@ -119,9 +119,10 @@ class Trainer:
 
     def losses(self, batch: Batch, window: Window) -> Losses:
         """This micro-batch's share of the update's loss."""
-        layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+        predict_at = self.objective.predict_at(batch.masked_positions)
+        layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, predict_at)
         if self.inputs.teacher is None:
-            prediction = self.engine(*layout, batch.masked_positions)
+            prediction = self.engine(*layout)
             return self.objective.masked_lm(prediction, batch.masked_labels, masked=window.masked)
         with self.teacher_watch():
             target = self.inputs.teacher(*layout)
@@ -268,10 +269,10 @@ class Trainer:
         """Forward and backward of the student (3x forward), forward of the teacher; real tokens, all ranks."""
         pairs = int((window.lengths**2).sum())
         student, teacher = self.inputs.student.config, self.inputs.teacher
-        predicted = window.masked if teacher is None else window.attended
+        predicted = window.masked if self.config.objective.predicts_masked_only else window.attended
         flops = 3 * (student.encoder_flops(window.attended, pairs) + student.head_flops(predicted))
         if teacher is not None:
-            flops += teacher.config.encoder_flops(window.attended, pairs) + teacher.config.head_flops(window.attended)
+            flops += teacher.config.encoder_flops(window.attended, pairs) + teacher.config.head_flops(predicted)
         return flops
 
 

@@ -29,8 +29,7 @@ class OurSide:
         self.batch = batch.to(device)
         teacher_dtype, _ = choose_dtype("auto", device)
         self.teacher, why_teacher = _make_teacher(workload.teacher, teacher_dtype, device)
-        dropout = workload.student.attention_dropout
-        kernels, why = choose_kernels("auto", "auto", device, torch.bfloat16, dropout)
+        kernels, why = choose_kernels("auto", "auto", workload.student, device, torch.bfloat16)
         self.student = make_random(workload.student, kernels=kernels, seed=1).to(device)
         self.optimizer = MasterAdamW(self.student, torch.bfloat16)
         self.objective = TripleLoss(ObjectiveConfig(), kernels.vocab_loss)
@@ -66,7 +65,7 @@ class OurSide:
 
 def _make_teacher(config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> tuple[Teacher, str]:
     config = dataclasses.replace(config, hidden_dropout=0.0, attention_dropout=0.0)
-    kernels, why = choose_kernels("auto", "auto", device, dtype, 0.0)
+    kernels, why = choose_kernels("auto", "auto", config, device, dtype)
     return Teacher(make_random(config, kernels=kernels, seed=0), dtype, device), why
 
 

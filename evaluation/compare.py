@@ -43,9 +43,10 @@ import torch
 from data.batching import Batch, Corpus, FixedBatches, fixed_batches
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate
+from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
 from model.hub import load_model, resolve_folder
-from model.kernels.choice import choose_kernels
+from model.kernels.choice import Kernels
 
 SPEED_ROUNDS = 5
 COLUMNS = ("parameters", "MLM loss", "perplexity", "accuracy", "KL to teacher", "top-1 agreement", "sentences/s")
@@ -97,8 +98,8 @@ def load(name: str, corpus: Corpus, device: torch.device) -> MaskedLanguageModel
         raise ValueError(
             f"{name} has another vocabulary than {corpus.dataset.prefix}: prepare the text with its tokenizer"
         )
-    kernels, _ = choose_kernels("auto", "auto", device, torch.float32, 0.0)
-    return load_model(folder, kernels).to(device)
+    attention, _ = choose_attention("auto", device, torch.float32, 0.0)
+    return load_model(folder, Kernels(attention=attention)).to(device)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Attention over packed sequences: everything else in the encoder sees only real tokens; sequences matter here alone.
 
-Four backends behind one name. Two read the packed layout directly: `varlen` (flash attention, GPU) and `blocked` (CPU).
-`sdpa` and `softmax` unpack into a padded (S, L) block, attend, and pack again; `softmax` is the path of the fused softmax.
+Five backends behind one name. Three read the packed layout directly: `varlen` (flash attention, GPU), `native` (our C++)
+and `blocked` (torch, CPU). `sdpa` and `softmax` unpack into a padded (S, L) block, attend, and pack again; `softmax` is the
+path of the fused softmax.
 
 Shapes: T real tokens, S sequences, L the longest, A heads, D width of a head.
 """
@@ -93,8 +94,10 @@ def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, 
     return out if packing.slots is None else out.index_select(0, packing.slots)
 
 
-def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype, dropout: float) -> tuple[str, str]:
-    """The backend to run and the reason, for the line printed at the start.
+def choose_attention(
+    wanted: str, device: torch.device, dtype: torch.dtype, dropout: float, has_native: bool = False
+) -> tuple[str, str]:
+    """The backend to run and the reason, for the line printed at the start; `has_native`: our C++ runs here.
 
     Raises:
         ValueError: a backend was asked for by name where it cannot run.
@@ -104,8 +107,14 @@ def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype, drop
         raise ValueError(f"--attention varlen cannot run: {obstacle}. Use --attention auto")
     if wanted == "blocked" and device.type != "cpu":
         raise ValueError(f"--attention blocked is for CPUs, this is {device.type}. Use --attention auto")
+    if wanted == "native" and not has_native:
+        raise ValueError(
+            "--attention native needs --kernels native, or auto where that is chosen. Use --attention auto"
+        )
     if wanted != "auto":
         return wanted, "asked for"
+    if has_native:
+        return "native", "packed, scores stay in the cache of a CPU"
     if not obstacle:
         return "varlen", "packed flash attention, no padding"
     if device.type == "cpu":

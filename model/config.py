@@ -81,9 +81,9 @@ class StudentConfig:
     """A BERT config.json. With --objective mlm: train this model from random weights, without any teacher."""
     dropout: float = 0.1
     """Dropout of the student, hidden and attention. The teacher has none: it is frozen."""
-    attention: Literal["auto", "varlen", "blocked", "sdpa", "softmax"] = "auto"
+    attention: Literal["auto", "varlen", "native", "blocked", "sdpa", "softmax"] = "auto"
     """Attention backend. auto: the packed one that the device has, or sdpa. varlen: packed, flash attention (GPU).
-    blocked: packed, cache-sized blocks (CPU). sdpa: padded, PyTorch's own. softmax: padded, spelled out."""
+    native, blocked: packed, C++ and cache-sized blocks (CPU). sdpa: padded, PyTorch's own. softmax: padded, spelled out."""
     kernels: Literal["auto", "native", "triton", "apex", "torch"] = "auto"
     """Fused layer norm, GELU, softmax and vocabulary loss. auto: the fastest that the device has.
     native: C++, compiled at first use (CPU). triton, apex: GPU. torch: plain operations."""
@@ -114,8 +114,11 @@ class ObjectiveConfig:
     mlm: masked-LM cross entropy alone (pre-training a teacher, or the baseline without distillation)."""
     temperature: float = 2.0
     """Softens both distributions of the distillation loss, which is scaled by its square (Hinton et al. 2015)."""
+    distil_on: Literal["all", "masked"] = "all"
+    """Positions that the distillation loss is summed and averaged over. all: the attended ones, as published.
+    masked: the masked ones alone; another objective, with about a seventh of the vocabulary projection's work."""
     weight_distillation: float = 5.0
-    """Weight of the KL divergence from the teacher's softened predictions, over all attended positions."""
+    """Weight of the KL divergence from the teacher's softened predictions, over the positions of --distil_on."""
     weight_mlm: float = 2.0
     """Weight of the masked-LM cross entropy, over masked positions."""
     weight_cosine: float = 1.0
@@ -130,6 +133,11 @@ class ObjectiveConfig:
                 f"--weight_distillation {weights[0]} --weight_mlm {weights[1]} --weight_cosine {weights[2]}: "
                 "weights must not be negative and at least one must be above 0"
             )
+
+    @property
+    def predicts_masked_only(self) -> bool:
+        """Whether no loss reads the predictions at other positions than the masked ones."""
+        return self.objective == "mlm" or self.distil_on == "masked"
 
 
 def read_json(path: Path) -> dict:

@@ -41,8 +41,12 @@ class TripleLoss:
         attended: int,
         masked: int,
     ) -> Losses:
-        """Both predictions with features for all T tokens; `attended` and `masked` count the whole update."""
-        terms = self._terms(attended, masked)
+        """Both predictions with features where `predict_at` says; `attended` and `masked` count the whole update."""
+        distilled = attended
+        if self.config.predicts_masked_only:
+            distilled = masked
+            masked_positions = torch.arange(masked_labels.shape[0], device=masked_labels.device)
+        terms = self._terms(distilled, masked)
         vocabulary = vocab_loss(
             student.features,
             student.decoder,
@@ -57,6 +61,10 @@ class TripleLoss:
         total = vocabulary.weighted + self.config.weight_cosine * cosine
         return Losses(total, vocabulary.distillation, vocabulary.mlm, cosine.detach())
 
+    def predict_at(self, masked_positions: Tensor) -> Tensor | None:
+        """The positions whose features the objective needs, for the models' forward; None for all."""
+        return masked_positions if self.config.predicts_masked_only else None
+
     def masked_lm(self, student: Prediction, masked_labels: Tensor, *, masked: int) -> Losses:
         """The objective without a teacher: `student.features` (M, H) of the masked positions only, weight 1."""
         terms = VocabLossTerms(
@@ -66,12 +74,12 @@ class TripleLoss:
         zero = torch.zeros_like(loss.mlm)
         return Losses(loss.weighted, zero, loss.mlm, zero)
 
-    def _terms(self, attended: int, masked: int) -> VocabLossTerms:
+    def _terms(self, distilled: int, masked: int) -> VocabLossTerms:
         return VocabLossTerms(
             temperature=self.config.temperature,
             weight_distillation=self.config.weight_distillation,
             weight_mlm=self.config.weight_mlm,
-            attended=float(attended),
+            attended=float(distilled),
             masked=float(masked),
         )
 

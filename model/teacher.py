@@ -35,8 +35,15 @@ class Teacher:
 
     # no_grad and not inference_mode: the cosine loss keeps the teacher's hidden states for its backward.
     @torch.no_grad()
-    def __call__(self, token_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Prediction:
-        return self.model(token_ids, position_ids, cu_seqlens, max_seqlen)
+    def __call__(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        predict_at: Tensor | None = None,
+    ) -> Prediction:
+        return self.model(token_ids, position_ids, cu_seqlens, max_seqlen, predict_at)
 
     def decoder(self) -> Decoder:
         return self.model.decoder()

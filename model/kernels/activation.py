@@ -20,6 +20,10 @@ def linear_gelu(hidden: Tensor, linear: nn.Linear, kernel: str = "torch") -> Ten
 
 def bias_gelu(inner: Tensor, bias: Tensor, kernel: str) -> Tensor:
     """gelu(inner + bias): (T, F), (F,) -> (T, F)."""
+    if kernel == "triton":
+        from model.kernels.triton_kernels import activation  # Triton is not everywhere
+
+        return activation.bias_gelu(inner, bias)
     return bias_gelu_reference(inner, bias)
 
 

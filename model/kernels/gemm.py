@@ -45,6 +45,6 @@ def mm_fp32(a: Tensor, b: Tensor) -> Tensor:
 def add_mm_fp32(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total (m, n) fp32 += a (m, k) @ b (k, n)."""
     if a.is_cuda and a.dtype in (torch.float16, torch.bfloat16):
-        total += torch.mm(a, b, out_dtype=torch.float32)
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)  # no second (m, n) is written and read
     else:
         total.addmm_(a, b)

@@ -3,6 +3,8 @@
 Shapes: T rows, H width.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,15 +26,38 @@ class FusedLayerNorm(nn.LayerNorm):
     def forward(self, hidden: Tensor, residual: Tensor | None = None, probability: float = 0.0) -> Tensor:
         """(T, H), (T, H) or None -> (T, H). `probability` of dropping an element of `hidden`, in training only."""
         probability = probability if self.training else 0.0
-        if self.kernel == "native":
-            return native_layer_norm(hidden, residual, self.weight, self.bias, self.eps, probability)
-        return layer_norm_reference(hidden, residual, self.weight, self.bias, self.eps, probability)
+        run = _implementation(self.kernel)
+        return run(hidden, residual, self.weight, self.bias, self.eps, probability)
+
+
+def _implementation(kernel: str) -> Callable[..., Tensor]:
+    """Imported when asked for: none of them runs everywhere. All take the arguments of `layer_norm_reference`."""
+    if kernel == "triton":
+        from model.kernels.triton_kernels.layer_norm import layer_norm
+
+        return layer_norm
+    if kernel == "apex":
+        return _layer_norm_apex
+    if kernel == "native":
+        return native_layer_norm
+    return layer_norm_reference
 
 
 def layer_norm_reference(
     hidden: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, probability: float
 ) -> Tensor:
     """By torch's own operations; statistics in fp32 at least."""
+    return F.layer_norm(_pre_norm(hidden, residual, probability), weight.shape, weight, bias, eps)
+
+
+def _layer_norm_apex(
+    hidden: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, probability: float
+) -> Tensor:
+    from apex.normalization.fused_layer_norm import fused_layer_norm_affine
+
+    return fused_layer_norm_affine(_pre_norm(hidden, residual, probability), weight, bias, tuple(weight.shape), eps)
+
+
+def _pre_norm(hidden: Tensor, residual: Tensor | None, probability: float) -> Tensor:
     dropped = dropout(hidden, probability, training=True)
-    total = dropped if residual is None else residual + dropped
-    return F.layer_norm(total, weight.shape, weight, bias, eps)
+    return dropped if residual is None else residual + dropped

@@ -19,6 +19,11 @@ def draw_seed() -> int:
     return int(torch.randint(2**62, ()).item())
 
 
+def draw_seed_on(device: torch.device) -> Tensor:
+    """(1,) int64, 62 bits from the generator of `device`, which a run saves and restores; the host never learns it."""
+    return torch.randint(2**62, (1,), device=device)
+
+
 def drop_below(probability: float) -> int:
     """An element is dropped if its 16 bits are below this: probabilities are multiples of 1/65536."""
     return round(probability * 65536)

@@ -17,6 +17,11 @@ def scaled_masked_softmax(
     scores (S, A, L, L), key_mask (S, 1, 1, L) or None. Computed in fp32 at least, returned in the dtype of `scores`.
     Every row must have a key that is not masked (a sequence always has its [CLS]).
     """
+    if kernel == "triton":
+        from model.kernels.triton_kernels import softmax  # Triton is not everywhere
+
+        return softmax.scaled_masked_softmax(scores, key_mask, scale, probability)
+    # native: here
     return softmax_reference(scores, key_mask, scale, probability)
 
 

@@ -227,32 +227,35 @@ def _walk(
 ) -> tuple[Tensor, Tensor]:
     """Sums of KL divergence and negative log-likelihood over all chunks; fills `gradients` on the way."""
     weight = as_operand(decoder.weight)
-    bias = decoder.bias.to(wide)
     teacher_weight = None if inputs.teacher is None else as_operand(inputs.teacher.weight)
     kl, nll = features.new_zeros(2, dtype=wide).unbind()
     chunk_tokens = inputs.chunk_tokens or CHUNK_TOKENS[features.device.type]
     for start in range(0, inputs.order.shape[0], chunk_tokens):
         rows = inputs.order[start : start + chunk_tokens]
         chunk = as_operand(features.index_select(0, rows))  # (C, H)
-        logits = mm_fp32(chunk, weight.T).add_(bias)  # (C, V)
+        logits = mm_fp32(chunk, weight.T)  # (C, V), the bias follows
         teacher_logits = None
         if inputs.teacher_features is not None and inputs.teacher is not None and teacher_weight is not None:
             teacher_chunk = as_operand(inputs.teacher_features.index_select(0, rows))
-            teacher_logits = mm_fp32(teacher_chunk, teacher_weight.T).add_(inputs.teacher.bias.to(wide))
+            teacher_logits = mm_fp32(teacher_chunk, teacher_weight.T)
         labels = inputs.labels[start : start + rows.shape[0]]  # shorter than the chunk, or empty, past the masked rows
-        chunk_kl, chunk_nll = _logits_to_gradient(logits, teacher_logits, labels, inputs)
+        to_gradient = _logits_to_gradient_triton if inputs.kernel == "triton" else _logits_to_gradient
+        grad_logits, chunk_kl, chunk_nll = to_gradient(logits, teacher_logits, labels, decoder, inputs)
         kl, nll = kl + chunk_kl, nll + chunk_nll
         if gradients is not None:
-            _accumulate(gradients, rows, logits, chunk, decoder.weight)
+            _accumulate(gradients, rows, grad_logits, chunk, decoder.weight)
     return kl, nll
 
 
 def _logits_to_gradient(
-    logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, inputs: _Inputs
-) -> tuple[Tensor, Tensor]:
-    """Losses of a chunk; `logits` (C, V) is overwritten with N * d(loss)/d(logits), padding columns with zero."""
+    logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, decoder: Decoder, inputs: _Inputs
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (C, V) without bias -> N * d(loss)/d(logits), zero in padding columns, and the losses of a chunk.
+
+    Both logits are overwritten.
+    """
     terms, num_masked = inputs.terms, labels.shape[0]
-    real = logits[:, : inputs.vocab_size]
+    real = logits.add_(decoder.bias.to(logits.dtype))[:, : inputs.vocab_size]
     nll = real.new_zeros(())
     masked_gradient = None
     if num_masked:
@@ -262,16 +265,38 @@ def _logits_to_gradient(
         masked_gradient = log_probs.exp_()
         masked_gradient.scatter_add_(1, labels[:, None], torch.full_like(picked, -1.0))
         masked_gradient.mul_(terms.weight_mlm * terms.attended / terms.masked)
-    if teacher_logits is None:
+    if teacher_logits is None or inputs.teacher is None:
         kl = real.new_zeros(())
         real.zero_()
     else:
+        teacher_logits.add_(inputs.teacher.bias.to(logits.dtype))
         kl = _kl_and_difference(real, teacher_logits[:, : inputs.vocab_size], terms.temperature)
         real.mul_(terms.weight_distillation * terms.temperature)
     if masked_gradient is not None:
         real[:num_masked].add_(masked_gradient)
     logits[:, inputs.vocab_size :].zero_()
-    return kl, nll
+    return logits, kl, nll
+
+
+def _logits_to_gradient_triton(
+    logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, decoder: Decoder, inputs: _Inputs
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in one kernel; the gradient comes in the dtype of the weight."""
+    from model.kernels.triton_kernels.vocab_loss import logits_to_gradient  # Triton is not everywhere
+
+    terms = inputs.terms
+    return logits_to_gradient(
+        logits,
+        decoder.bias,
+        teacher_logits,
+        None if inputs.teacher is None else inputs.teacher.bias,
+        labels,
+        vocab_size=inputs.vocab_size,
+        temperature=terms.temperature,
+        kl_scale=terms.weight_distillation * terms.temperature,
+        nll_scale=terms.weight_mlm * terms.attended / terms.masked,
+        dtype=decoder.weight.dtype,
+    )
 
 
 def _kl_and_difference(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -291,5 +316,5 @@ def _accumulate(gradients: _Gradients, rows: Tensor, grad_logits: Tensor, chunk:
     out_dtype = gradients.features.dtype
     grad_chunk = mm_fp32(narrow, weight) if out_dtype != weight.dtype else torch.mm(narrow, weight)
     gradients.features.index_copy_(0, rows, grad_chunk.to(out_dtype))
-    add_mm_fp32(gradients.weight, (narrow if chunk.dtype == weight.dtype else grad_logits).T, chunk)
-    gradients.bias.add_(grad_logits.sum(0))
+    add_mm_fp32(gradients.weight, (narrow if chunk.dtype == weight.dtype else grad_logits.to(chunk.dtype)).T, chunk)
+    gradients.bias.add_(grad_logits.sum(0, dtype=gradients.bias.dtype))

@@ -5,6 +5,12 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 LENGTHS = (7, 3, 12, 5)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where the Triton kernels' tests run; on the CPU in the interpreter."""
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return ((got.double() - expected).norm() / expected.norm()).item()
 
 
 def bert(seed: int = 0, **overrides: object) -> BertForMaskedLM:

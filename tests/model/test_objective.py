@@ -10,6 +10,7 @@ from model.bert import Prediction
 from model.config import ObjectiveConfig
 from model.kernels.vocab_loss import Decoder, VocabLossTerms, vocab_loss, vocab_loss_reference
 from model.objective import TripleLoss
+from tests.model.helpers import relative_error
 
 VOCAB, WIDTH = 317, 24
 
@@ -75,11 +76,14 @@ def oracle(case: Case, config: ObjectiveConfig, attended: int, masked: int) -> t
     return [total, distillation, mlm, cosine], [t.grad for t in inputs if t.grad is not None]
 
 
-def run(case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, masked: int) -> tuple[list, list]:
+def run(
+    case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, masked: int, kernel: str = "torch"
+) -> tuple[list, list]:
+    """Losses and gradients as `oracle` orders them."""
     inputs = [t.to(dtype).clone().requires_grad_() for t in case[:4]]
     hidden, features, weight, bias = inputs
     teacher = [t.to(dtype) for t in case[4:8]]
-    losses = TripleLoss(config)(
+    losses = TripleLoss(config, kernel)(
         Prediction(hidden, features, Decoder(weight, bias, VOCAB)),
         Prediction(teacher[0], teacher[1], Decoder(teacher[2], teacher[3], VOCAB)),
         case.positions,
@@ -89,10 +93,6 @@ def run(case: Case, config: ObjectiveConfig, dtype: torch.dtype, attended: int, 
     )
     (losses.total * 3.0).backward()  # a loss scale must pass through
     return list(losses), [t.grad / 3.0 for t in inputs if t.grad is not None]
-
-
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    return ((got.double() - expected).norm() / expected.norm()).item()
 
 
 # 300 tokens: no multiple of the chunk of 256; 256: exactly one; 40: less than one.
@@ -212,6 +212,47 @@ def test_shares_of_micro_batches_add_up_to_the_whole() -> None:
         weight_grad += grads[2]
     torch.testing.assert_close(total, torch.stack(whole).detach(), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(weight_grad, whole_grads[2], rtol=1e-11, atol=1e-14)
+
+
+def test_distillation_on_masked_positions_alone() -> None:
+    """KL over the masked positions and their count; the cosine stays on all attended ones."""
+    case, config = make_case(300), ObjectiveConfig(distil_on="masked")
+    inputs = [t.clone().requires_grad_() for t in case[:4]]
+    hidden, features, weight, bias = inputs
+    rows = TripleLoss(config).predict_at(case.positions)
+    assert rows is case.positions
+    losses = TripleLoss(config)(
+        Prediction(hidden, features[rows], Decoder(weight, bias, VOCAB)),
+        Prediction(
+            case.teacher_hidden, case.teacher_features[rows], Decoder(case.teacher_weight, case.teacher_bias, VOCAB)
+        ),
+        case.positions,
+        case.labels,
+        attended=1000,
+        masked=140,
+    )
+    losses.total.backward()
+    leaves = [t.clone().requires_grad_() for t in case[:4]]
+    student, teacher = (
+        torch.log_softmax((f @ w.T + b)[rows, :VOCAB] / 2.0, -1)
+        for f, w, b in (leaves[1:], (case.teacher_features, case.teacher_weight, case.teacher_bias))
+    )
+    distillation = 4.0 / 140 * (teacher.exp() * (teacher - student)).sum()
+    logits = (leaves[1] @ leaves[2].T + leaves[3])[rows, :VOCAB]
+    mlm = torch.nn.functional.cross_entropy(logits, case.labels, reduction="sum") / 140
+    cosine = (1 - torch.cosine_similarity(leaves[0], case.teacher_hidden, dim=-1)).sum() / 1000
+    total = 5.0 * distillation + 2.0 * mlm + cosine
+    total.backward()
+    for got, want in zip(losses, (total, distillation, mlm, cosine), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    for own, leaf in zip(inputs, leaves, strict=True):
+        torch.testing.assert_close(own.grad, leaf.grad, rtol=1e-11, atol=1e-14)
+
+
+def test_the_head_predicts_everywhere_unless_only_masked_positions_count() -> None:
+    positions = torch.tensor([1, 2])
+    assert TripleLoss(ObjectiveConfig()).predict_at(positions) is None
+    assert TripleLoss(ObjectiveConfig(objective="mlm")).predict_at(positions) is positions
 
 
 def test_masked_lm_alone_is_cross_entropy() -> None:
