@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from training.metrics import tensorboard_tag
+from training.parts import PARTS
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -111,4 +112,5 @@ def describe(fields: dict[str, Any], num_updates: int) -> str:
     parts.append(f"{fields['tokens_per_second']:,.0f} tokens/s")
     parts.append(f"MFU {fields['mfu']:.0%}")
     parts.append(f"data wait {fields['data_wait_share']:.1%}")
+    parts += [f"{part} {fields[f'{part}_share']:.0%}" for part in PARTS]
     return "  ".join(parts)

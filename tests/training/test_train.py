@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from tests.conftest import Toy
 from tests.launch import deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
+from training.parts import PARTS, SHARES
 
 TRAINING_FIELDS = {
     *(
@@ -26,7 +27,7 @@ TRAINING_FIELDS = {
         "loss_cosine",
         "learning_rate",
     ),
-    *("grad_norm", "loss_scale", "skipped_updates", "tokens_per_second", "mfu", "data_wait_share", "teacher_share"),
+    *("grad_norm", "loss_scale", "skipped_updates", "tokens_per_second", "mfu", *SHARES),
     *("peak_memory_bytes", "loss_distillation_weighted", "loss_mlm_weighted", "loss_cosine_weighted"),
 }
 EVALUATION_FIELDS = {
@@ -86,8 +87,9 @@ def test_metrics_are_consistent(distilled: Path) -> None:
             assert line["loss"] == pytest.approx(parts, rel=1e-5)
             assert line["sequences"] == line["update"] * 16
             assert 0 < line["mfu"] < 1
-            assert 0 <= line["data_wait_share"] <= 1
-            assert 0 < line["teacher_share"] < 1
+            assert all(0 <= line[share] < 1 for share in SHARES)
+            assert sum(line[share] for share in SHARES) <= 1
+            assert min(line[f"{part}_share"] for part in PARTS) > 0
             assert line["peak_memory_bytes"] > 50e6
         if "eval_mlm_loss" in line:
             assert line["eval_perplexity"] == pytest.approx(torch.tensor(line["eval_mlm_loss"]).exp().item(), rel=1e-5)
@@ -154,7 +156,7 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
     resumed = torchrun(2, *flags(toy, config, tmp_path / "killed", **common), "--resume")
     assert resumed.returncode == 0, resumed.stdout[-4000:]
     assert "updates 4 to 8" in resumed.stdout
-    clocks = {"tokens_per_second", "mfu", "peak_memory_bytes", "data_wait_share", "teacher_share"}
+    clocks = {"tokens_per_second", "mfu", "peak_memory_bytes", *SHARES}
     expected, got = (
         [{name: value for name, value in line.items() if name not in clocks} for line in metrics(tmp_path / name)]
         for name in ("whole", "killed")
