@@ -9,7 +9,6 @@ Precision, batch sizes, clipping, optimizer and learning rate are set in the Dee
 import dataclasses
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,9 @@ from training.engine import backward, master_weights, optimizer_figures, start_e
 from training.lifecycle import DivergedError, ExitCode
 from training.metrics import measure_gemm_peak
 from training.parts import communication_timed
+from training.profile import WARM_UP, Profiler
 from training.report import Report
-from training.run_folder import RunFolder, describe
+from training.run_folder import RunFolder, choose_folder, describe
 
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
@@ -68,7 +68,7 @@ class Trainer:
             seed=config.run.seed,
             mask_probability=config.data.mask_probability,
         )
-        self.num_updates = config.run.max_updates or agree(ranks, lambda: self.windows.num_updates(config.run.epochs))
+        self.num_updates = agree(ranks, self.count_updates)
         self.objective = TripleLoss(config.objective)
         self.update, self.tokens, self.learning_rate = 0, 0, 0.0
         self.checkpoints = folder / "checkpoints"
@@ -94,6 +94,22 @@ class Trainer:
             skipped=self.engine.skipped_steps,
         )
         self.parts = self.report.parts
+        self.profiler = None
+        if self.log and config.run.profile:
+            self.profiler = Profiler(
+                config.run.profile,
+                first_update=self.update,
+                folder=folder / "profile",
+                parts=self.parts,
+                say=self.log.say,
+            )
+
+    def count_updates(self) -> int:
+        updates, profiled = self.config.run.max_updates, self.config.run.profile
+        updates = updates or self.windows.num_updates(self.config.run.epochs)
+        if profiled and profiled + WARM_UP > updates:
+            raise ValueError(f"--profile {profiled} needs {profiled + WARM_UP} updates, this run has {updates}")
+        return updates
 
     def train(self) -> None:
         with BatchLoader(
@@ -147,6 +163,8 @@ class Trainer:
         self.update += 1
         self.tokens += window.attended
         self.report.count_update(window.attended, self.update_flops(window))
+        if self.profiler:
+            self.profiler.advance()
         self.skipped_in_a_row = 0 if self.engine.was_step_applied() else self.skipped_in_a_row + 1
         if self.skipped_in_a_row == self.config.run.max_skipped_updates:
             raise DivergedError(
@@ -244,15 +262,6 @@ class Trainer:
         return flops
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """Where to write; an existing run is neither overwritten nor continued by accident."""
-    folder = Path(config.run.output or time.strftime("runs/%Y-%m-%d_%H-%M-%S"))
-    if (folder / "config.json").exists() and not config.run.resume:
-        raise ValueError(f"--output {folder} already holds a run: continue it with --resume, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def main(config: TrainConfig) -> ExitCode:
     ranks = start_ranks()
     ds = agree(
@@ -269,7 +278,7 @@ def main(config: TrainConfig) -> ExitCode:
     )
     inputs = agree(ranks, loader.load)
     teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs)) if inputs.teacher else {}
-    folder = from_first(ranks, agree(ranks, lambda: run_folder(config) if ranks.is_first else Path()))
+    folder = from_first(ranks, agree(ranks, lambda: choose_folder(config.run) if ranks.is_first else Path()))
     trainer = Trainer(config, ds, inputs, ranks, folder)
     introduce(trainer, teacher_figures)
     try:

@@ -130,6 +130,11 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("held-out corpus", {"eval_data": "no/corpus"}, "no corpus at 'no/corpus'"),
     ("dtype", {"teacher_dtype": "fp16"}, "--teacher_dtype fp16 on a CPU"),
+    (
+        "profile",
+        {"objective": "mlm", "profile": 2, "max_updates": 3},
+        "--profile 2 needs 4 updates, this run has 3",
+    ),
     ("attention", {"attention": "varlen"}, "--attention varlen cannot run: it needs a CUDA device"),
 ]
 

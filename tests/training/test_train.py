@@ -1,8 +1,10 @@
 """train.py as its users start it: launchers, run folder, stop and start, the golden curve."""
 
+import gzip
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -185,14 +187,21 @@ def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -
     assert "no complete checkpoint" in nothing.stdout
 
 
-def test_golden_curve(toy: Toy, tmp_path: Path) -> None:
-    """20 updates of the toy pair in fp32, which a refactor must reproduce. A changed recipe writes them anew, on purpose:
-    DISTILLERY_WRITE_GOLDEN=1 pytest tests/training/test_train.py -k golden."""
-    config = ds_config(tmp_path / "ds.json")
-    result = run([sys.executable, *flags(toy, config, tmp_path / "run", max_updates=20, teacher_dtype="fp32")])
+@pytest.fixture(scope="module")
+def golden_run(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 updates of the toy pair in fp32 on one rank; the profile of two of them must change nothing."""
+    folder = tmp_path_factory.mktemp("golden")
+    arguments = flags(toy, ds_config(folder / "ds.json"), folder / "run", max_updates=20, teacher_dtype="fp32")
+    result = run([sys.executable, *arguments, "--profile", 2])
     assert result.returncode == 0, result.stdout[-4000:]
+    return folder / "run"
+
+
+def test_golden_curve(golden_run: Path) -> None:
+    """What a refactor must reproduce. A changed recipe writes it anew, on purpose:
+    DISTILLERY_WRITE_GOLDEN=1 pytest tests/training/test_train.py -k golden."""
     names = ("loss", "loss_distillation", "loss_mlm", "loss_cosine", "grad_norm", "tokens")
-    curve = [[line[name] for name in names] for line in metrics(tmp_path / "run") if "loss" in line]
+    curve = [[line[name] for name in names] for line in metrics(golden_run) if "loss" in line]
     golden = Path(__file__).with_name("golden_curve.json")
     if os.environ.get("DISTILLERY_WRITE_GOLDEN") == "1":
         rows = ",\n".join(json.dumps(row) for row in curve)
@@ -201,3 +210,26 @@ def test_golden_curve(toy: Toy, tmp_path: Path) -> None:
     assert expected["columns"] == list(names)
     # CPUs and torch versions order fp32 sums differently; a changed recipe is many orders of magnitude beyond this.
     torch.testing.assert_close(torch.tensor(curve), torch.tensor(expected["rows"]), rtol=2e-5, atol=1e-6)
+
+
+def test_profile_shows_the_parts_of_two_updates(golden_run: Path) -> None:
+    """The trace is judged by itself; the table against times measured without a profiler."""
+    files = {file.name: file for file in (golden_run / "profile").iterdir()}
+    assert set(files) == {"updates_3_to_4.pt.trace.json.gz", "updates_3_to_4.txt"}
+    with gzip.open(files["updates_3_to_4.pt.trace.json.gz"], "rt") as file:
+        events = json.load(file)["traceEvents"]
+    seen = Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
+    micro_batches = 2 * 16 // 4
+    assert {part: seen[part] for part in PARTS if part != "communication"} == dict.fromkeys(
+        ("teacher", "student", "head", "backward", "optimizer"), micro_batches
+    )
+    head, *rows = files["updates_3_to_4.txt"].read_text().splitlines()
+    *items, together, everything = [row.split(maxsplit=3) for row in rows]
+    assert head.split() == ["ms", "share", "calls", "item"]
+    assert len(items) == 10
+    times = [float(item[0]) for item in items]
+    assert times == sorted(times, reverse=True)
+    assert float(together[0]) == pytest.approx(sum(times), abs=0.01)
+    steps = sum(event["dur"] for event in events if event["name"].startswith("ProfilerStep#")) / 1000
+    assert 0.2 * steps < float(everything[0]) < steps  # operators run one after another here, and some time is Python's
+    assert files["updates_3_to_4.txt"].read_text() in (golden_run / "log.txt").read_text()
