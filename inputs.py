@@ -17,6 +17,7 @@ from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
 from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
+from model.compiled import check_compiler, compile_layers
 from model.config import StudentConfig, read_json
 from model.hub import check_layout, load_model, parse_config, resolve_folder
 from model.student import make_random, make_student
@@ -63,6 +64,7 @@ class InputLoader:
     seed: int
     eval_sequences: int
     is_distillation: bool
+    is_compiled: bool
 
     def load(self) -> Inputs:
         corpus = Corpus.open(self.data.data, max_length=self.data.max_length)
@@ -73,6 +75,11 @@ class InputLoader:
             teacher, student, model_type, choices = self._load_pair(corpus)
         self._check_fit(student, corpus)
         check_layout(student.config, model_type)
+        if self.is_compiled:
+            check_compiler(self.ranks.device)
+            for model in (student, teacher.model) if self.is_distillation and teacher else (student,):
+                compile_layers(model, self.ranks.device)
+            choices.append("compiled: every layer but its attention, when it first runs (the first update is slow)")
         return Inputs(
             corpus=corpus,
             heldout=heldout,

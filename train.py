@@ -275,6 +275,7 @@ def main(config: TrainConfig) -> ExitCode:
         seed=config.run.seed,
         eval_sequences=config.run.eval_sequences,
         is_distillation=config.objective.objective == "distil",
+        is_compiled=config.run.compile,
     )
     inputs = agree(ranks, loader.load)
     teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs)) if inputs.teacher else {}

@@ -33,6 +33,9 @@ class RunConfig:
     """Updates between two checkpoints. The end of the run is always saved."""
     max_skipped_updates: int = 20
     """Updates skipped in a row, because gradients are not finite, after which the run ends as diverged."""
+    compile: bool = False
+    """Fuse what is between the matrix products of student and teacher with torch.compile. The first update then takes up
+    to a minute longer; needs a C++ compiler."""
     profile: int = 0
     """Updates to profile, after two of warm-up: a trace and a table of the longest items in the run folder's profile/."""
     resume: bool = False

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from tests.conftest import Toy
-from tests.launch import deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
+from tests.launch import ROOT, deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
 from training.parts import PARTS, SHARES
 
 TRAINING_FIELDS = {
@@ -168,6 +168,30 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
         load_file(tmp_path / name / "student/model.safetensors") for name in ("whole", "killed")
     )
     assert all(torch.equal(value, resumed_weights[name]) for name, value in weights.items())
+
+
+def test_compiled_run(toy: Toy, tmp_path: Path) -> None:
+    """Under ZeRO-2 on two ranks: the losses of a plain run, and after the first update nothing is compiled again."""
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    config = ds_config(tmp_path / "ds.json")
+    common = {"teacher_dtype": "fp32", "eval_data": toy.heldout, "eval_every": 3}
+    runs = [
+        [str(part) for part in flags(toy, config, plain, **common)[1:]],
+        [*(str(part) for part in flags(toy, config, compiled, **common)[1:]), "--compile"],
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    command = torchrun_command(2, ROOT / "tests/training/run_many.py", tmp_path / "runs.json")
+    result = run(command, TORCH_LOGS="recompiles")
+    assert result.returncode == 0, result.stdout[-4000:]
+    for expected, got in zip(metrics(plain), metrics(compiled), strict=True):
+        for name in expected.keys() & {"loss", "loss_cosine", "grad_norm", "eval_mlm_loss", "eval_distillation"}:
+            assert got[name] == pytest.approx(expected[name], rel=1e-4), name
+    # Once for each of teacher, student in training and student in evaluation, whatever the number of tokens.
+    before, _, after = result.stdout.rpartition("update 1/6")
+    assert 0 < before.count("Recompiling function") <= 2 * 2 * 5
+    assert after.count("Recompiling function") == 0
+    weights, compiled_weights = (load_file(folder / "student/model.safetensors") for folder in (plain, compiled))
+    assert weights.keys() == compiled_weights.keys()
 
 
 def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -> None:
