@@ -48,6 +48,7 @@ from training.engine import backward, master_weights, optimizer_figures, start_e
 from training.lifecycle import DivergedError, ExitCode
 from training.metrics import measure_gemm_peak
 from training.parts import communication_timed
+from training.prefetch import on_device
 from training.profile import WARM_UP, Profiler
 from training.report import Report
 from training.run_folder import RunFolder, choose_folder, describe
@@ -125,8 +126,8 @@ class Trainer:
         ) as loader:
             for window, micro_batches in loader:
                 self.learning_rate = self.engine.get_lr()[0]
-                for batch in micro_batches:
-                    losses = self.losses(batch.to(self.ranks.device), window)
+                for batch in on_device(micro_batches, self.ranks.device):
+                    losses = self.losses(batch, window)
                     with self.parts("backward"):
                         backward(self.engine, losses.total)
                     with self.parts("optimizer"):
