@@ -103,8 +103,9 @@ class InputLoader:
             mask_smoothing=self.data.mask_smoothing,
         )
 
-    def score_teacher(self, inputs: Inputs) -> dict[str, float]:
-        """The teacher's own held-out figures; refuses one that word frequencies beat (the commonest silent mistake).
+    def score_teacher(self, inputs: Inputs, temperature: float) -> dict[str, float]:
+        """The teacher's own held-out figures; refuses one that word frequencies beat (the commonest silent mistake), and one
+        that 8 bit change too much.
 
         All ranks must call it: the figures are summed over them.
         """
@@ -121,9 +122,26 @@ class InputLoader:
                 f"word frequencies alone reach {chance:.3f}. Wrong tokenizer, untrained head or wrong folder? "
                 "--no_check_teacher trains anyway"
             )
+        drift = {}
+        if self.source.teacher_dtype == "fp8":
+            drift = {"eval_teacher_drift": self._drift(inputs.teacher, batches, temperature)}
         if inputs.heldout is None:
-            return {}  # text of the training corpus tells whether the teacher can read, not how well
-        return {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
+            return drift  # text of the training corpus tells whether the teacher can read, not how well
+        return drift | {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
+
+    def _drift(self, teacher: Teacher, batches: FixedBatches, temperature: float) -> float:
+        """The distillation loss of the 8-bit teacher as a student of its 16-bit version, in the units of the student's."""
+        dtype, _ = choose_dtype("fp8", self.ranks.device)
+        folder, attention = resolve_folder(self.source.teacher), teacher.model.encoder.attention
+        exact = Teacher(load_model(folder, attention), dtype, self.ranks.device)
+        options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
+        drift = evaluate(teacher, exact, batches, temperature=temperature, **options)["eval_distillation"]
+        if not drift <= self.source.teacher_max_drift:
+            raise ValueError(
+                f"--teacher_dtype fp8 changes the predictions of --teacher {self.source.teacher} by a distillation loss of "
+                f"{drift:.2g}, above --teacher_max_drift {self.source.teacher_max_drift}: use --teacher_dtype auto"
+            )
+        return drift
 
     def _load_heldout(self, corpus: Corpus) -> FixedBatches | None:
         if not self.data.eval_data:
@@ -175,7 +193,8 @@ class InputLoader:
             f"attention {teacher_attention}",
             f"student: {student.config.num_layers} layers from {self.source.student_init}, attention {attention} ({why})",
         ]
-        return Teacher(published, dtype, self.ranks.device), student, "distilbert", choices
+        teacher = Teacher(published, dtype, self.ranks.device, self.source.teacher_dtype == "fp8")
+        return teacher, student, "distilbert", choices
 
     def _choose_attention(self, dropout: float) -> tuple[str, str]:
         return choose_attention(self.source.attention, self.ranks.device, DTYPES[self.ds.precision], dropout)

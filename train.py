@@ -279,7 +279,9 @@ def main(config: TrainConfig) -> ExitCode:
         is_compiled=config.run.compile,
     )
     inputs = agree(ranks, loader.load)
-    teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs)) if inputs.teacher else {}
+    teacher_figures = {}
+    if inputs.teacher:
+        teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs, config.objective.temperature))
     folder = from_first(ranks, agree(ranks, lambda: choose_folder(config.run) if ranks.is_first else Path()))
     trainer = Trainer(config, ds, inputs, ranks, folder)
     introduce(trainer, teacher_figures)

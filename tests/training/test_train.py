@@ -171,13 +171,15 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
 
 
 def test_compiled_run(toy: Toy, tmp_path: Path) -> None:
-    """Under ZeRO-2 on two ranks: the losses of a plain run, and after the first update nothing is compiled again."""
-    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    """Under ZeRO-2 on two ranks: the losses of a plain run, and after the first update nothing is compiled again.
+    Then with a teacher in 8 bit, whose drift is the first thing reported."""
+    plain, compiled, float8 = tmp_path / "plain", tmp_path / "compiled", tmp_path / "float8"
     config = ds_config(tmp_path / "ds.json")
     common = {"teacher_dtype": "fp32", "eval_data": toy.heldout, "eval_every": 3}
     runs = [
         [str(part) for part in flags(toy, config, plain, **common)[1:]],
         [*(str(part) for part in flags(toy, config, compiled, **common)[1:]), "--compile"],
+        [*(str(part) for part in flags(toy, config, float8, **(common | {"teacher_dtype": "fp8"}))[1:]), "--compile"],
     ]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     command = torchrun_command(2, ROOT / "tests/training/run_many.py", tmp_path / "runs.json")
@@ -187,11 +189,15 @@ def test_compiled_run(toy: Toy, tmp_path: Path) -> None:
         for name in expected.keys() & {"loss", "loss_cosine", "grad_norm", "eval_mlm_loss", "eval_distillation"}:
             assert got[name] == pytest.approx(expected[name], rel=1e-4), name
     # Once for each of teacher, student in training and student in evaluation, whatever the number of tokens.
-    before, _, after = result.stdout.rpartition("update 1/6")
-    assert 0 < before.count("Recompiling function") <= 2 * 2 * 5
-    assert after.count("Recompiling function") == 0
+    start, *runs_of_updates = result.stdout.split("update 1/6")[1:]
+    assert 0 < start.count("Recompiling function") <= 2 * 2 * 5
+    assert [text.partition("update 6/6")[0].count("Recompiling function") for text in runs_of_updates] == [0, 0]
     weights, compiled_weights = (load_file(folder / "student/model.safetensors") for folder in (plain, compiled))
     assert weights.keys() == compiled_weights.keys()
+    exact, rounded = metrics(plain), metrics(float8)
+    assert 1e-6 < rounded[0]["eval_teacher_drift"] < 0.02
+    assert rounded[-2]["loss_distillation"] == pytest.approx(exact[-2]["loss_distillation"], rel=0.05)
+    assert rounded[-2]["loss_distillation"] != exact[-2]["loss_distillation"]
 
 
 def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -> None:
