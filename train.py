@@ -106,6 +106,7 @@ class Trainer:
             )
 
     def count_updates(self) -> int:
+        """Of the whole run, which must be long enough for its profile."""
         updates, profiled = self.config.run.max_updates, self.config.run.profile
         updates = updates or self.windows.num_updates(self.config.run.epochs)
         if profiled and profiled + WARM_UP > updates:

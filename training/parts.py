@@ -93,6 +93,7 @@ def communication_timed(engine: Any, parts: Parts) -> Iterator[None]:
     import deepspeed.comm.comm
 
     owners: list[tuple[Any, tuple[str, ...]]] = [(deepspeed.comm.comm.cdb, COLLECTIVES)]
+    # ZeRO-1 in bf16 has another optimizer, which overlaps nothing and has no such methods.
     if parts.stream is not None and engine.zero_overlap_comm() and hasattr(engine.optimizer, OVERLAPPED_WAITS[0]):
         owners.append((engine.optimizer, OVERLAPPED_WAITS))
     for owner, names in owners:
