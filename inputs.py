@@ -16,6 +16,7 @@ from data.config import DataConfig
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
 from model.bert import MaskedLanguageModel
+from model.compiled import check_compiler, compile_layers
 from model.config import EncoderConfig, StudentConfig, read_json
 from model.hub import check_layout, load_model, parse_config, read_config, resolve_folder
 from model.kernels.choice import Kernels, choose_kernels
@@ -63,6 +64,7 @@ class InputLoader:
     seed: int
     eval_sequences: int
     is_distillation: bool
+    is_compiled: bool
 
     def load(self) -> Inputs:
         corpus = Corpus.open(self.data.data, max_length=self.data.max_length)
@@ -73,6 +75,11 @@ class InputLoader:
             teacher, student, model_type, choices = self._load_pair(corpus)
         self._check_fit(student, corpus)
         check_layout(student.config, model_type)
+        if self.is_compiled:
+            check_compiler(self.ranks.device)
+            for model in (student, teacher.model) if self.is_distillation and teacher else (student,):
+                compile_layers(model, self.ranks.device)
+            choices.append("compiled: every layer but its attention, when it first runs (the first update is slow)")
         return Inputs(
             corpus=corpus,
             heldout=heldout,
@@ -96,8 +103,9 @@ class InputLoader:
             mask_smoothing=self.data.mask_smoothing,
         )
 
-    def score_teacher(self, inputs: Inputs) -> dict[str, float]:
-        """The teacher's own held-out figures; refuses one that word frequencies beat (the commonest silent mistake).
+    def score_teacher(self, inputs: Inputs, temperature: float) -> dict[str, float]:
+        """The teacher's own held-out figures; refuses one that word frequencies beat (the commonest silent mistake), and one
+        that 8 bit change too much.
 
         All ranks must call it: the figures are summed over them.
         """
@@ -114,9 +122,26 @@ class InputLoader:
                 f"word frequencies alone reach {chance:.3f}. Wrong tokenizer, untrained head or wrong folder? "
                 "--no_check_teacher trains anyway"
             )
+        drift = {}
+        if self.source.teacher_dtype == "fp8":
+            drift = {"eval_teacher_drift": self._drift(inputs.teacher, batches, temperature)}
         if inputs.heldout is None:
-            return {}  # text of the training corpus tells whether the teacher can read, not how well
-        return {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
+            return drift  # text of the training corpus tells whether the teacher can read, not how well
+        return drift | {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
+
+    def _drift(self, teacher: Teacher, batches: FixedBatches, temperature: float) -> float:
+        """The distillation loss of the 8-bit teacher as a student of its 16-bit version, in the units of the student's."""
+        dtype, _ = choose_dtype("fp8", self.ranks.device)
+        folder, attention = resolve_folder(self.source.teacher), teacher.model.encoder.attention
+        exact = Teacher(load_model(folder, attention), dtype, self.ranks.device)
+        options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
+        drift = evaluate(teacher, exact, batches, temperature=temperature, **options)["eval_distillation"]
+        if not drift <= self.source.teacher_max_drift:
+            raise ValueError(
+                f"--teacher_dtype fp8 changes the predictions of --teacher {self.source.teacher} by a distillation loss of "
+                f"{drift:.2g}, above --teacher_max_drift {self.source.teacher_max_drift}: use --teacher_dtype auto"
+            )
+        return drift
 
     def _load_heldout(self, corpus: Corpus) -> FixedBatches | None:
         if not self.data.eval_data:
@@ -172,10 +197,13 @@ class InputLoader:
             f"{why_teacher}",
             f"student: {student.config.num_layers} layers from {self.source.student_init}, {why}",
         ]
-        return Teacher(published, dtype, self.ranks.device), student, "distilbert", choices
+        teacher = Teacher(published, dtype, self.ranks.device, self.source.teacher_dtype == "fp8")
+        return teacher, student, "distilbert", choices
 
     def _choose_kernels(self, shape: EncoderConfig, dtype: torch.dtype) -> tuple[Kernels, str]:
-        return choose_kernels(self.source.kernels, self.source.attention, shape, self.ranks.device, dtype)
+        return choose_kernels(
+            self.source.kernels, self.source.attention, shape, self.ranks.device, dtype, self.source.compile
+        )
 
     def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:
         if student.config.vocab_size != corpus.vocab_size:

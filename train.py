@@ -9,7 +9,6 @@ Precision, batch sizes, clipping, optimizer and learning rate are set in the Dee
 import dataclasses
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,16 @@ from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from training.checkpoint import load_checkpoint, read_state, save_checkpoint
-from training.distributed import Ranks, agree, from_first, gather_over_ranks, leave_ranks, start_ranks, sum_over_ranks
+from training.distributed import Ranks, agree, from_first, leave_ranks, start_ranks, sum_over_ranks
 from training.ds_config import DeepSpeedConfig, read_ds_config
-from training.engine import backward, master_weights, start_engine
+from training.engine import backward, master_weights, optimizer_figures, start_engine
 from training.lifecycle import DivergedError, ExitCode
-from training.metrics import Clock, LossSums, Stopwatch, measure_gemm_peak, peak_memory_bytes
-from training.run_folder import RunFolder, describe
+from training.metrics import measure_gemm_peak
+from training.parts import communication_timed
+from training.prefetch import on_device
+from training.profile import WARM_UP, Profiler
+from training.report import Report
+from training.run_folder import RunFolder, choose_folder, describe
 
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
@@ -66,7 +69,7 @@ class Trainer:
             seed=config.run.seed,
             mask_probability=config.data.mask_probability,
         )
-        self.num_updates = config.run.max_updates or agree(ranks, lambda: self.windows.num_updates(config.run.epochs))
+        self.num_updates = agree(ranks, self.count_updates)
         self.objective = TripleLoss(config.objective, inputs.student.kernels.vocab_loss)
         self.update, self.tokens, self.learning_rate = 0, 0, 0.0
         self.checkpoints = folder / "checkpoints"
@@ -83,10 +86,32 @@ class Trainer:
         self.log = None
         if ranks.is_first:
             self.log = RunFolder(folder, self.describe_config(), self.update if state else None, self.num_updates)
-        self.sums = LossSums(self.loss_names(), ranks.device)
-        self.clock, self.teacher_watch = Clock(), Stopwatch(ranks.device)
-        self.flops, self.tokens_at_log, self.waited = 0.0, self.tokens, 0.0
-        self.skipped_in_a_row, self.skipped_at_log = 0, self.engine.skipped_steps
+        self.skipped_in_a_row = 0
+        self.report = Report(
+            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if inputs.teacher},
+            device=ranks.device,
+            num_ranks=ranks.num_ranks,
+            peak_flops=self.peak_flops,
+            skipped=self.engine.skipped_steps,
+        )
+        self.parts = self.report.parts
+        self.profiler = None
+        if self.log and config.run.profile:
+            self.profiler = Profiler(
+                config.run.profile,
+                first_update=self.update,
+                folder=folder / "profile",
+                parts=self.parts,
+                say=self.log.say,
+            )
+
+    def count_updates(self) -> int:
+        """Of the whole run, which must be long enough for its profile."""
+        updates, profiled = self.config.run.max_updates, self.config.run.profile
+        updates = updates or self.windows.num_updates(self.config.run.epochs)
+        if profiled and profiled + WARM_UP > updates:
+            raise ValueError(f"--profile {profiled} needs {profiled + WARM_UP} updates, this run has {updates}")
+        return updates
 
     def train(self) -> None:
         with BatchLoader(
@@ -102,11 +127,13 @@ class Trainer:
         ) as loader:
             for window, micro_batches in loader:
                 self.learning_rate = self.engine.get_lr()[0]
-                for batch in micro_batches:
-                    losses = self.losses(batch.to(self.ranks.device), window)
-                    backward(self.engine, losses.total)
-                    self.engine.step()
-                    self.sums.add(self.reported(losses))
+                for batch in on_device(micro_batches, self.ranks.device):
+                    losses = self.losses(batch, window)
+                    with self.parts("backward"):
+                        backward(self.engine, losses.total)
+                    with self.parts("optimizer"):
+                        self.engine.step()
+                    self.report.add(losses._asdict())
                 self.advance(window)
                 # A checkpoint is always preceded by a line: no sums are lost, and nothing diverged is saved.
                 if self.is_due(self.config.run.log_every) or self.is_due(self.config.run.checkpoint_every):
@@ -121,25 +148,26 @@ class Trainer:
         """This micro-batch's share of the update's loss."""
         predict_at = self.objective.predict_at(batch.masked_positions)
         layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, predict_at)
-        if self.inputs.teacher is None:
+        teacher = self.inputs.teacher
+        if teacher is None:
+            with self.parts("student"):
+                prediction = self.engine(*layout)
+            with self.parts("head"):
+                return self.objective.masked_lm(prediction, batch.masked_labels, masked=window.masked)
+        with self.parts("teacher"):
+            target = teacher(*layout)
+        with self.parts("student"):
             prediction = self.engine(*layout)
-            return self.objective.masked_lm(prediction, batch.masked_labels, masked=window.masked)
-        with self.teacher_watch():
-            target = self.inputs.teacher(*layout)
-        return self.objective(
-            self.engine(*layout),
-            target,
-            batch.masked_positions,
-            batch.masked_labels,
-            attended=window.attended,
-            masked=window.masked,
-        )
+        with self.parts("head"):
+            labels = (batch.masked_positions, batch.masked_labels)
+            return self.objective(prediction, target, *labels, attended=window.attended, masked=window.masked)
 
     def advance(self, window: Window) -> None:
         self.update += 1
         self.tokens += window.attended
-        self.flops += self.update_flops(window)
-        self.sums.count_update()
+        self.report.count_update(window.attended, self.update_flops(window))
+        if self.profiler:
+            self.profiler.advance()
         self.skipped_in_a_row = 0 if self.engine.was_step_applied() else self.skipped_in_a_row + 1
         if self.skipped_in_a_row == self.config.run.max_skipped_updates:
             raise DivergedError(
@@ -153,61 +181,22 @@ class Trainer:
         return self.update % every == 0 or self.update == self.num_updates
 
     def log_metrics(self, wait_seconds: float) -> None:
-        """One line over the updates since the last one. Waits for the device, as nothing else of ours does."""
-        shares = self.sums.take()
-        seconds = self.clock.take()
-        own = torch.tensor(
-            [wait_seconds - self.waited, self.teacher_watch.take(), peak_memory_bytes(self.ranks.device)]
-        )
-        table = gather_over_ranks(torch.cat([shares, own.to(shares)]))  # (ranks, columns)
-        losses, waited = (
-            dict(zip(self.sums.components, table.sum(0).tolist(), strict=False)),
-            table[:, -3].mean().item(),
-        )
-        fields = {
+        sequences = self.update * self.ds.sequences_per_update
+        progress = {
             "update": self.update,
-            "epoch": self.update * self.ds.sequences_per_update / self.inputs.corpus.num_sequences,
-            "sequences": self.update * self.ds.sequences_per_update,
+            "epoch": sequences / self.inputs.corpus.num_sequences,
+            "sequences": sequences,
             "tokens": self.tokens,
-            **losses,
-            **self.weighted(losses),
             "learning_rate": self.learning_rate,
-            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
-            "loss_scale": float(getattr(self.engine.optimizer, "loss_scale", 1.0)),
-            "skipped_updates": self.engine.skipped_steps,
-            "tokens_per_second": (self.tokens - self.tokens_at_log) / seconds,
-            "mfu": self.flops / seconds / (self.peak_flops * self.ranks.num_ranks),
-            "data_wait_share": waited / seconds,
-            "teacher_share": table[:, -2].mean().item() / seconds,
-            "peak_memory_bytes": int(table[:, -1].max().item()),
         }
-        self.waited, self.flops, self.tokens_at_log = wait_seconds, 0.0, self.tokens
+        fields = self.report.line(progress, optimizer_figures(self.engine), wait_seconds)
         self.record(fields)
-        was_skipped = self.engine.skipped_steps > self.skipped_at_log
-        self.skipped_at_log = self.engine.skipped_steps
-        if not torch.isfinite(table[:, 0]).all() and not was_skipped:
-            raise DivergedError(
-                f"the loss is {fields['loss']} at update {self.update}; the last checkpoint is untouched"
-            )
-
-    def loss_names(self) -> tuple[str, ...]:
-        return ("loss", *(f"loss_{name}" for name in COMPONENTS)) if self.inputs.teacher else ("loss", "loss_mlm")
-
-    def reported(self, losses: Losses) -> tuple[torch.Tensor, ...]:
-        """In the order of `loss_names`."""
-        return losses if self.inputs.teacher else (losses.total, losses.mlm)
-
-    def weighted(self, losses: dict[str, float]) -> dict[str, float]:
-        """Each component as it enters the total; without a teacher there is one, and it is the total."""
-        if self.inputs.teacher is None:
-            return {}
-        weights = {f"loss_{name}": getattr(self.config.objective, f"weight_{name}") for name in COMPONENTS}
-        return {f"{name}_weighted": weight * losses[name] for name, weight in weights.items()}
+        self.report.check(fields)
 
     def evaluate(self) -> None:
         if self.inputs.heldout is None:
             return
-        with self.clock.paused():
+        with self.report.clock.paused():
             self.model.eval()
             figures = evaluate(
                 self.model,
@@ -221,7 +210,7 @@ class Trainer:
         self.record({"update": self.update, **figures})
 
     def save_checkpoint(self) -> None:
-        with self.clock.paused():
+        with self.report.clock.paused():
             state = {"update": self.update, "tokens": self.tokens, "identity": self.identity()}
             save_checkpoint(self.engine, self.checkpoints, self.ranks, state)
 
@@ -276,15 +265,6 @@ class Trainer:
         return flops
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """Where to write; an existing run is neither overwritten nor continued by accident."""
-    folder = Path(config.run.output or time.strftime("runs/%Y-%m-%d_%H-%M-%S"))
-    if (folder / "config.json").exists() and not config.run.resume:
-        raise ValueError(f"--output {folder} already holds a run: continue it with --resume, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def main(config: TrainConfig) -> ExitCode:
     ranks = start_ranks()
     ds = agree(
@@ -298,16 +278,20 @@ def main(config: TrainConfig) -> ExitCode:
         seed=config.run.seed,
         eval_sequences=config.run.eval_sequences,
         is_distillation=config.objective.objective == "distil",
+        is_compiled=config.run.compile,
     )
     inputs = agree(ranks, loader.load)
-    teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs)) if inputs.teacher else {}
-    folder = from_first(ranks, agree(ranks, lambda: run_folder(config) if ranks.is_first else Path()))
+    teacher_figures = {}
+    if inputs.teacher:
+        teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs, config.objective.temperature))
+    folder = from_first(ranks, agree(ranks, lambda: choose_folder(config.run) if ranks.is_first else Path()))
     trainer = Trainer(config, ds, inputs, ranks, folder)
     introduce(trainer, teacher_figures)
     try:
         if trainer.update == 0:
             trainer.evaluate()
-        trainer.train()
+        with communication_timed(trainer.engine, trainer.parts):
+            trainer.train()
     except DivergedError as error:
         if ranks.is_first:
             print(f"error: {error}", file=sys.stderr)

@@ -37,6 +37,10 @@ class Batch:
         """T, without asking the device."""
         return self.token_ids.shape[0]
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All that moves to a device."""
+        return [value for f in fields(self) if isinstance(value := getattr(self, f.name), torch.Tensor)]
+
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The batch on a device; asynchronous when it is pinned."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

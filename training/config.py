@@ -33,6 +33,11 @@ class RunConfig:
     """Updates between two checkpoints. The end of the run is always saved."""
     max_skipped_updates: int = 20
     """Updates skipped in a row, because gradients are not finite, after which the run ends as diverged."""
+    compile: bool = False
+    """Fuse what is between the matrix products of student and teacher with torch.compile. The first update then takes up
+    to a minute longer; needs a C++ compiler."""
+    profile: int = 0
+    """Updates to profile, after two of warm-up: a trace and a table of the longest items in the run folder's profile/."""
     resume: bool = False
     """Continue the run in --output from its last checkpoint."""
     local_rank: int = -1
@@ -46,5 +51,7 @@ class RunConfig:
         for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences", "max_skipped_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        if self.profile < 0:
+            raise ValueError(f"--profile {self.profile}: the number of updates to profile, for example 1")
         if self.resume and not self.output:
             raise ValueError("--resume needs --output, the run folder to continue, for example --output runs/wiki")

@@ -53,6 +53,15 @@ def backward(engine: Any, loss: Tensor) -> None:
     engine.backward(loss, scale_wrt_gas=False)
 
 
+def optimizer_figures(engine: Any) -> dict[str, float]:
+    """What the last update did, for the line of metrics."""
+    return {
+        "grad_norm": float(engine.get_global_grad_norm() or 0.0),
+        "loss_scale": float(getattr(engine.optimizer, "loss_scale", 1.0)),
+        "skipped_updates": engine.skipped_steps,
+    }
+
+
 def master_weights(engine: Any) -> dict[str, Tensor]:
     """fp32 weights by parameter name, on the CPU of rank 0 and empty elsewhere; every rank must call it."""
     from deepspeed.utils import safe_get_full_fp32_param

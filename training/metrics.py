@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training.parts import SHARES
+
 GROUPS = {
     "optim": ("learning_rate", "grad_norm", "loss_scale", "skipped_updates", "epoch", "sequences", "tokens"),
     "loss": ("loss", "loss_"),  # after optim, which has loss_scale
-    "throughput": ("tokens_per_second", "mfu", "data_wait_share", "teacher_share"),
+    "throughput": ("tokens_per_second", "mfu", *SHARES),
     "memory": ("peak_memory_bytes",),
     "eval": ("eval_",),
 }

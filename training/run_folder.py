@@ -1,14 +1,17 @@
-"""runs/NAME/{config.json, metrics.jsonl, tensorboard/, checkpoints/, student/, log.txt}: written by rank 0 alone."""
+"""runs/NAME/{config.json, metrics.jsonl, tensorboard/, checkpoints/, student/, profile/, log.txt}, written by rank 0."""
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from training.config import RunConfig
 from training.metrics import tensorboard_tag
+from training.parts import PARTS
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -19,6 +22,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def choose_folder(config: RunConfig) -> Path:
+    """Where to write; an existing run is neither overwritten nor continued by accident."""
+    folder = Path(config.output or time.strftime("runs/%Y-%m-%d_%H-%M-%S"))
+    if (folder / "config.json").exists() and not config.resume:
+        raise ValueError(f"--output {folder} already holds a run: continue it with --resume, or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class RunFolder:
@@ -111,4 +123,5 @@ def describe(fields: dict[str, Any], num_updates: int) -> str:
     parts.append(f"{fields['tokens_per_second']:,.0f} tokens/s")
     parts.append(f"MFU {fields['mfu']:.0%}")
     parts.append(f"data wait {fields['data_wait_share']:.1%}")
+    parts += [f"{part} {fields[f'{part}_share']:.0%}" for part in PARTS]
     return "  ".join(parts)

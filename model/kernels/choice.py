@@ -41,9 +41,15 @@ COUNTER_BASED = ("triton", "native")
 
 
 def choose_kernels(
-    wanted: str, wanted_attention: str, config: EncoderConfig, device: torch.device, dtype: torch.dtype
+    wanted: str,
+    wanted_attention: str,
+    config: EncoderConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    is_compiled: bool = False,
 ) -> tuple[Kernels, str]:
-    """The kernels to run for a model of this shape and the reason, for the line printed at the start.
+    """The kernels to run for a model of this shape and the reason, for the line printed at the start. `is_compiled`:
+    torch.compile fuses the layers, so that only the vocabulary loss is left to choose for.
 
     An operation that the wanted implementation does not have runs as auto would choose.
 
@@ -56,11 +62,11 @@ def choose_kernels(
         raise ValueError(f"--kernels {wanted} cannot run: {obstacles[wanted]}. Use --kernels auto")
     usable = [name for name in order if not obstacles[name]]
     attention, why_attention = choose_attention(
-        wanted_attention, device, dtype, config.attention_dropout, "native" in usable
+        wanted_attention, device, dtype, config.attention_dropout, "native" in usable and not is_compiled
     )
     chosen = {
         operation: next((name for name in usable if operation in IMPLEMENTS[name]), "torch")
-        for operation in OPERATIONS
+        for operation in (("vocab_loss",) if is_compiled else OPERATIONS)
         if operation != "softmax" or attention == "softmax"  # no other attention asks for it
         if operation != "linear" or device.type == "cpu"  # on a GPU the vendor's library is the only one
     }

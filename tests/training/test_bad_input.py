@@ -130,6 +130,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("held-out corpus", {"eval_data": "no/corpus"}, "no corpus at 'no/corpus'"),
     ("dtype", {"teacher_dtype": "fp16"}, "--teacher_dtype fp16 on a CPU"),
+    (
+        "profile",
+        {"objective": "mlm", "profile": 2, "max_updates": 3},
+        "--profile 2 needs 4 updates, this run has 3",
+    ),
+    (
+        "drift",
+        {"teacher_dtype": "fp8", "teacher_max_drift": 1e-6, "no_check_teacher": True},
+        "above --teacher_max_drift 1e-06: use --teacher_dtype auto",
+    ),
     ("attention", {"attention": "varlen"}, "--attention varlen cannot run: it needs a CUDA device"),
 ]
 
@@ -140,8 +150,9 @@ def test_every_other_bad_value(toy: Toy, tmp_path: Path) -> None:
     good = {"teacher": toy.teacher, "data": toy.train, "ds_config": ds_config(tmp_path / "ds.json"), "max_length": 40}
     cases = []
     for name, change, message in CASES:
-        flags = {k: str(v) for k, v in (good | {"output": tmp_path / name} | change).items()}
-        cases.append([[text for k, v in flags.items() for text in (f"--{k}", v)], message])
+        flags = good | {"output": tmp_path / name} | change
+        arguments = [text for k, v in flags.items() for text in ([f"--{k}"] if v is True else [f"--{k}", str(v)])]
+        cases.append([arguments, message])
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     result = run([sys.executable, script, tmp_path / "cases.json"])
     assert result.returncode == 0, result.stdout[-4000:]

@@ -10,6 +10,7 @@ import torch
 
 from tests.launch import run
 from training.metrics import Clock, LossSums, measure_gemm_peak, peak_memory_bytes, tensorboard_tag
+from training.parts import PARTS
 from training.run_folder import RunFolder, describe, write_json
 
 
@@ -22,6 +23,7 @@ from training.run_folder import RunFolder, describe, write_json
         ("loss_scale", "optim/loss_scale"),
         ("skipped_updates", "optim/skipped_updates"),
         ("mfu", "throughput/mfu"),
+        ("communication_share", "throughput/communication_share"),
         ("peak_memory_bytes", "memory/peak_memory_bytes"),
         ("eval_agreement", "eval/eval_agreement"),
     ],
@@ -91,8 +93,9 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 def test_lines_for_people_name_their_figures() -> None:
     fields = {"update": 3, "loss": 1.5, "loss_mlm": 1.25, "learning_rate": 5e-4, "grad_norm": 2.0}
     fields |= {"tokens_per_second": 12345.0, "mfu": 0.4, "data_wait_share": 0.001}
-    line = describe(fields, 9)
-    assert (
-        line == "update 3/9  loss 1.5000  mlm 1.2500  lr 5.00e-04  grad 2.00  12,345 tokens/s  MFU 40%  data wait 0.1%"
+    fields |= {f"{part}_share": 0.15 for part in PARTS}
+    assert describe(fields, 9) == (
+        "update 3/9  loss 1.5000  mlm 1.2500  lr 5.00e-04  grad 2.00  12,345 tokens/s  MFU 40%  data wait 0.1%  "
+        "teacher 15%  student 15%  head 15%  backward 15%  optimizer 15%  communication 15%"
     )
     assert describe({"update": 3, "eval_mlm_loss": 2.0}, 9) == "held-out at update 3: mlm_loss 2.0000"

@@ -1,8 +1,10 @@
 """train.py as its users start it: launchers, run folder, stop and start, the golden curve."""
 
+import gzip
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from tests.conftest import Toy
-from tests.launch import deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
+from tests.launch import ROOT, deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
+from training.parts import PARTS, SHARES
 
 TRAINING_FIELDS = {
     *(
@@ -26,7 +29,7 @@ TRAINING_FIELDS = {
         "loss_cosine",
         "learning_rate",
     ),
-    *("grad_norm", "loss_scale", "skipped_updates", "tokens_per_second", "mfu", "data_wait_share", "teacher_share"),
+    *("grad_norm", "loss_scale", "skipped_updates", "tokens_per_second", "mfu", *SHARES),
     *("peak_memory_bytes", "loss_distillation_weighted", "loss_mlm_weighted", "loss_cosine_weighted"),
 }
 EVALUATION_FIELDS = {
@@ -86,8 +89,9 @@ def test_metrics_are_consistent(distilled: Path) -> None:
             assert line["loss"] == pytest.approx(parts, rel=1e-5)
             assert line["sequences"] == line["update"] * 16
             assert 0 < line["mfu"] < 1
-            assert 0 <= line["data_wait_share"] <= 1
-            assert 0 < line["teacher_share"] < 1
+            assert all(0 <= line[share] < 1 for share in SHARES)
+            assert sum(line[share] for share in SHARES) <= 1
+            assert min(line[f"{part}_share"] for part in PARTS) > 0
             assert line["peak_memory_bytes"] > 50e6
         if "eval_mlm_loss" in line:
             assert line["eval_perplexity"] == pytest.approx(torch.tensor(line["eval_mlm_loss"]).exp().item(), rel=1e-5)
@@ -154,7 +158,7 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
     resumed = torchrun(2, *flags(toy, config, tmp_path / "killed", **common), "--resume")
     assert resumed.returncode == 0, resumed.stdout[-4000:]
     assert "updates 4 to 8" in resumed.stdout
-    clocks = {"tokens_per_second", "mfu", "peak_memory_bytes", "data_wait_share", "teacher_share"}
+    clocks = {"tokens_per_second", "mfu", "peak_memory_bytes", *SHARES}
     expected, got = (
         [{name: value for name, value in line.items() if name not in clocks} for line in metrics(tmp_path / name)]
         for name in ("whole", "killed")
@@ -164,6 +168,36 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
         load_file(tmp_path / name / "student/model.safetensors") for name in ("whole", "killed")
     )
     assert all(torch.equal(value, resumed_weights[name]) for name, value in weights.items())
+
+
+def test_compiled_run(toy: Toy, tmp_path: Path) -> None:
+    """Under ZeRO-2 on two ranks: the losses of a plain run, and after the first update nothing is compiled again.
+    Then with a teacher in 8 bit, whose drift is the first thing reported."""
+    plain, compiled, float8 = tmp_path / "plain", tmp_path / "compiled", tmp_path / "float8"
+    config = ds_config(tmp_path / "ds.json")
+    common = {"teacher_dtype": "fp32", "eval_data": toy.heldout, "eval_every": 3}
+    runs = [
+        [str(part) for part in flags(toy, config, plain, **common)[1:]],
+        [*(str(part) for part in flags(toy, config, compiled, **common)[1:]), "--compile"],
+        [*(str(part) for part in flags(toy, config, float8, **(common | {"teacher_dtype": "fp8"}))[1:]), "--compile"],
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    command = torchrun_command(2, ROOT / "tests/training/run_many.py", tmp_path / "runs.json")
+    result = run(command, TORCH_LOGS="recompiles")
+    assert result.returncode == 0, result.stdout[-4000:]
+    for expected, got in zip(metrics(plain), metrics(compiled), strict=True):
+        for name in expected.keys() & {"loss", "loss_cosine", "grad_norm", "eval_mlm_loss", "eval_distillation"}:
+            assert got[name] == pytest.approx(expected[name], rel=1e-4), name
+    # Once for each of teacher, student in training and student in evaluation, whatever the number of tokens.
+    start, *runs_of_updates = result.stdout.split("update 1/6")[1:]
+    assert 0 < start.count("Recompiling function") <= 2 * 2 * 5
+    assert [text.partition("update 6/6")[0].count("Recompiling function") for text in runs_of_updates] == [0, 0]
+    weights, compiled_weights = (load_file(folder / "student/model.safetensors") for folder in (plain, compiled))
+    assert weights.keys() == compiled_weights.keys()
+    exact, rounded = metrics(plain), metrics(float8)
+    assert 1e-6 < rounded[0]["eval_teacher_drift"] < 0.02
+    assert rounded[-2]["loss_distillation"] == pytest.approx(exact[-2]["loss_distillation"], rel=0.05)
+    assert rounded[-2]["loss_distillation"] != exact[-2]["loss_distillation"]
 
 
 def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -> None:
@@ -183,14 +217,21 @@ def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -
     assert "no complete checkpoint" in nothing.stdout
 
 
-def test_golden_curve(toy: Toy, tmp_path: Path) -> None:
-    """20 updates of the toy pair in fp32, which a refactor must reproduce. A changed recipe writes them anew, on purpose:
-    DISTILLERY_WRITE_GOLDEN=1 pytest tests/training/test_train.py -k golden."""
-    config = ds_config(tmp_path / "ds.json")
-    result = run([sys.executable, *flags(toy, config, tmp_path / "run", max_updates=20, teacher_dtype="fp32")])
+@pytest.fixture(scope="module")
+def golden_run(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 updates of the toy pair in fp32 on one rank; the profile of two of them must change nothing."""
+    folder = tmp_path_factory.mktemp("golden")
+    arguments = flags(toy, ds_config(folder / "ds.json"), folder / "run", max_updates=20, teacher_dtype="fp32")
+    result = run([sys.executable, *arguments, "--profile", 2])
     assert result.returncode == 0, result.stdout[-4000:]
+    return folder / "run"
+
+
+def test_golden_curve(golden_run: Path) -> None:
+    """What a refactor must reproduce. A changed recipe writes it anew, on purpose:
+    DISTILLERY_WRITE_GOLDEN=1 pytest tests/training/test_train.py -k golden."""
     names = ("loss", "loss_distillation", "loss_mlm", "loss_cosine", "grad_norm", "tokens")
-    curve = [[line[name] for name in names] for line in metrics(tmp_path / "run") if "loss" in line]
+    curve = [[line[name] for name in names] for line in metrics(golden_run) if "loss" in line]
     golden = Path(__file__).with_name("golden_curve.json")
     if os.environ.get("DISTILLERY_WRITE_GOLDEN") == "1":
         rows = ",\n".join(json.dumps(row) for row in curve)
@@ -199,3 +240,26 @@ def test_golden_curve(toy: Toy, tmp_path: Path) -> None:
     assert expected["columns"] == list(names)
     # CPUs and torch versions order fp32 sums differently; a changed recipe is many orders of magnitude beyond this.
     torch.testing.assert_close(torch.tensor(curve), torch.tensor(expected["rows"]), rtol=2e-5, atol=1e-6)
+
+
+def test_profile_shows_the_parts_of_two_updates(golden_run: Path) -> None:
+    """The trace is judged by itself; the table against times measured without a profiler."""
+    files = {file.name: file for file in (golden_run / "profile").iterdir()}
+    assert set(files) == {"updates_3_to_4.pt.trace.json.gz", "updates_3_to_4.txt"}
+    with gzip.open(files["updates_3_to_4.pt.trace.json.gz"], "rt") as file:
+        events = json.load(file)["traceEvents"]
+    seen = Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
+    micro_batches = 2 * 16 // 4
+    assert {part: seen[part] for part in PARTS if part != "communication"} == dict.fromkeys(
+        ("teacher", "student", "head", "backward", "optimizer"), micro_batches
+    )
+    head, *rows = files["updates_3_to_4.txt"].read_text().splitlines()
+    *items, together, everything = [row.split(maxsplit=3) for row in rows]
+    assert head.split() == ["ms", "share", "calls", "item"]
+    assert len(items) == 10
+    times = [float(item[0]) for item in items]
+    assert times == sorted(times, reverse=True)
+    assert float(together[0]) == pytest.approx(sum(times), abs=0.01)
+    steps = sum(event["dur"] for event in events if event["name"].startswith("ProfilerStep#")) / 1000
+    assert 0.2 * steps < float(everything[0]) < steps  # operators run one after another here, and some time is Python's
+    assert files["updates_3_to_4.txt"].read_text() in (golden_run / "log.txt").read_text()
