@@ -30,6 +30,9 @@ VARIANTS = {
 DEFAULT_VARIANTS = ("ours", "hf_fp32", "hf_autocast")
 """What a user would compare first. Compilation takes minutes on a CPU, engines matter with accumulation."""
 
+MULTI_RANK_VARIANTS = ("ours", "zero1", "zero2")
+"""Those that can share an update between ranks."""
+
 STAGES = {"zero1": 1, "zero2": 2}
 """Variants under DeepSpeed's engine, the way train.py starts it -> their ZeRO stage."""
 
