@@ -38,7 +38,7 @@ class HuggingFaceSide:
         self.student = DistilBertForMaskedLM(distilbert_config(workload.student)).to(device).train()
         self.micro_batches = workload.micro_batches
         groups = parameter_groups(self.student, WEIGHT_DECAY)
-        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS)
+        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
         is_autocast = workload.variant != "hf_fp32"
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_autocast)
         self.config = ObjectiveConfig()

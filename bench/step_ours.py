@@ -99,7 +99,7 @@ class MasterAdamW:
         masters = copy.deepcopy(model)
         self.pairs = list(zip(model.to(dtype).parameters(), masters.parameters(), strict=True))
         groups = parameter_groups(masters, WEIGHT_DECAY)
-        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS)
+        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
 
     @torch.no_grad()
     def accumulate(self) -> None:
@@ -115,7 +115,7 @@ class MasterAdamW:
     @torch.no_grad()
     def step(self) -> None:
         """Sum over ranks, clip, update the masters, copy them to the model; clears the gradients."""
-        if dist.is_initialized():
+        if dist.is_initialized() and dist.get_world_size() > 1:
             self._sum_over_ranks()
         nn.utils.clip_grad_norm_([master for _, master in self.pairs], MAX_GRAD_NORM)
         self.adamw.step()
