@@ -63,14 +63,15 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What decides the traffic of an update: keys of the DeepSpeed JSON, and the launch."""
+    """What decides the traffic of an update: keys of the DeepSpeed JSON, by default those of ds_configs/zero2.json, and
+    the launch."""
 
     stage: int
     ranks: int
     accumulation: int
     """Micro-batches of one rank."""
-    reduce_bucket_size: int = 50_000_000
-    reduce_scatter: bool = True
+    reduce_bucket_size: int = 8_000_000
+    reduce_scatter: bool = False
     use_multi_rank_bucket_allreduce: bool = True
     communication_dtype: str = "float32"
     weight_dtype: str = "bfloat16"
@@ -225,8 +226,12 @@ class CommunicationConfig:
 SETTINGS = {
     "ZeRO-1, as shipped": {"stage": 1},
     "ZeRO-2, as shipped": {"stage": 2},
-    "ZeRO-2, reduce_scatter false": {"stage": 2, "reduce_scatter": False},
-    "ZeRO-2, a reduce for each owner": {"stage": 2, "use_multi_rank_bucket_allreduce": False},
+    "ZeRO-2, reduce_scatter true": {"stage": 2, "reduce_scatter": True},
+    "ZeRO-2, a reduce for each owner": {
+        "stage": 2,
+        "reduce_scatter": True,
+        "use_multi_rank_bucket_allreduce": False,
+    },
     "ZeRO-1, bf16 gradients sent": {"stage": 1, "communication_dtype": "bfloat16"},
     "ZeRO-2, bf16 gradients sent": {"stage": 2, "communication_dtype": "bfloat16"},
 }

@@ -172,11 +172,9 @@ def strategies(machine: Machine, parameters: Sequence[Parameter]) -> dict[str, f
         "ZeRO-1": zero(stage=1),
         "ZeRO-1, bf16 sent": zero(stage=1, communication_dtype="bfloat16"),
         "ZeRO-2, no overlap": zero(stage=2, overlap_comm=False),
-        "ZeRO-2, buckets of 50 M": zero(stage=2),
-        "ZeRO-2, buckets of 8 M": zero(stage=2, reduce_bucket_size=8_000_000),
-        "the same, a reduce for each owner": zero(
-            stage=2, reduce_bucket_size=8_000_000, use_multi_rank_bucket_allreduce=False
-        ),
+        "ZeRO-2, buckets of 50 M": zero(stage=2, reduce_bucket_size=50_000_000),
+        "ZeRO-2, as shipped": zero(stage=2),
+        "the same, a reduce for each owner": zero(stage=2, reduce_scatter=True, use_multi_rank_bucket_allreduce=False),
     }
 
 

@@ -138,10 +138,14 @@ def main(config: StepConfig, command: str) -> None:
     section = render(measure_all(config), command)
     print(section, end="")
     if config.append:
-        path = Path(config.append)
-        gap = "\n" if path.exists() and path.stat().st_size else ""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(gap + section)
+        append_to(config.append, section)
+
+
+def append_to(name: str, section: str) -> None:
+    path = Path(name)
+    gap = "\n" if path.exists() and path.stat().st_size else ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(gap + section)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.workload import PARTS, STAGES, VOCAB_SIZE, Measurement, Workload
+from bench.workload import PARTS, STAGES, Measurement, Workload
 from data.batch import Batch
 from training.distributed import leave_ranks, start_ranks
 from training.metrics import Stopwatch, measure_gemm_peak, peak_memory_bytes
@@ -42,7 +42,7 @@ def make_batch(workload: Workload, seed: int = 0) -> Batch:
     """Random words: nothing in the cost of an update depends on which they are."""
     generator = torch.Generator().manual_seed(seed)
     shape = (workload.sequences, workload.length)
-    tokens = torch.randint(FIRST_WORD, VOCAB_SIZE, shape, generator=generator).flatten()
+    tokens = torch.randint(FIRST_WORD, workload.vocab_size, shape, generator=generator).flatten()
     columns = torch.rand(shape, generator=generator).argsort(1)[:, : workload.masked_per_sequence].sort(1).values
     starts = torch.arange(workload.sequences + 1) * workload.length
     positions = (starts[:-1, None] + columns).flatten()

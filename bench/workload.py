@@ -60,10 +60,11 @@ class Workload:
     micro_batches: int = 1
     """Of one rank, all of `sequences`, whose gradients add up to an update."""
     ranks: int = 1
+    vocab_size: int = VOCAB_SIZE
 
     @property
     def teacher(self) -> EncoderConfig:
-        return SIZES[self.size]
+        return dataclasses.replace(SIZES[self.size], vocab_size=self.vocab_size)
 
     @property
     def student(self) -> EncoderConfig:

@@ -10,12 +10,13 @@ from model.config import EncoderConfig
 
 def test_every_collective_of_real_ranks_is_predicted() -> None:
     """The document's formula against two ranks of DeepSpeed, call by call. Small buckets: many, and one gradient larger."""
+    owner_by_owner = {"use_multi_rank_bucket_allreduce": False}
     settings: list[dict] = [
         {"stage": 1, "accumulation": 3},
         {"stage": 2, "accumulation": 3},
         {"stage": 2, "accumulation": 3, "reduce_bucket_size": 100_000},
-        {"stage": 2, "accumulation": 3, "reduce_bucket_size": 100_000, "reduce_scatter": False},
-        {"stage": 2, "accumulation": 3, "reduce_bucket_size": 100_000, "use_multi_rank_bucket_allreduce": False},
+        {"stage": 2, "accumulation": 3, "reduce_bucket_size": 100_000, "reduce_scatter": True},
+        {"stage": 2, "accumulation": 3, "reduce_bucket_size": 100_000, "reduce_scatter": True} | owner_by_owner,
         {"stage": 2, "accumulation": 3, "communication_dtype": "bfloat16", "overlap_comm": False},
         {"stage": 1, "accumulation": 3, "weight_dtype": "float32", "reduce_bucket_size": 100_000},
         {"stage": 1, "accumulation": 3, "weight_dtype": "float32", "overlap_comm": False},
@@ -58,21 +59,22 @@ def test_one_all_reduce_is_one_all_reduce_of_the_whole_student() -> None:
     (reduction, *gathers) = predict(Update(stage=1, ranks=8, accumulation=16), parameters)
     assert reduction.elements == pytest.approx(SIZES["base"].num_parameters - 6 * 7.09e6, rel=1e-3)
     assert sum(c.elements for c in gathers) == reduction.elements
-    zero2 = predict(Update(stage=2, ranks=8, accumulation=16), parameters)
+    zero2 = predict(Update(stage=2, ranks=8, accumulation=16, reduce_bucket_size=50_000_000), parameters)
     reductions = [c for c in zero2 if c.elements > 1 and c.operation == "all_reduce"]
     assert sum(c.elements for c in reductions) == 16 * sum(p.elements for p in parameters)
     assert len(reductions) == 16 * 2
 
 
 def test_large_buckets_leave_nothing_to_hide() -> None:
-    """With the shipped buckets of 50 M the first one closes when the last gradient, the word embedding's, arrives."""
+    """With buckets of 50 M the first one closes when the last gradient, the word embedding's, arrives."""
     machine = Machine(ranks=8, network=INFINIBAND, share=0.4)
     parameters = student_parameters(machine.workload.student)
     exposed = [
         exposed_reduction(machine, Update(stage=2, ranks=8, accumulation=1, reduce_bucket_size=size), parameters)
         for size in (50_000_000, 8_000_000)
     ]
-    whole = sum(machine.seconds(c) for c in predict(Update(stage=2, ranks=8, accumulation=1), parameters)[:2])
+    large = Update(stage=2, ranks=8, accumulation=1, reduce_bucket_size=50_000_000)
+    whole = sum(machine.seconds(c) for c in predict(large, parameters)[:2])
     assert exposed[0] == pytest.approx(whole)
     assert exposed[1] < 0.6 * whole
 
