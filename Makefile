@@ -23,6 +23,9 @@ check: lint test
 
 bench: .venv/ready-dev
 	$(BIN)/python -m bench.step --append bench/RESULTS.md
+	$(BIN)/python -m bench.step --size small --lengths 128 --sequences 8 --micro_batches 8 --rounds 2 --updates 2 \
+	  --variants ours zero1 zero2 --append bench/RESULTS.md
+	$(BIN)/python -m bench.growth --append bench/RESULTS.md
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -76,6 +76,10 @@ class InputLoader:
         self._check_fit(student, corpus)
         check_layout(student.config, model_type)
         if self.is_compiled:
+            if self.source.kernels not in ("auto", "torch"):
+                raise ValueError(
+                    f"--compile fuses the layers itself: leave --kernels {self.source.kernels} out, or --compile"
+                )
             check_compiler(self.ranks.device)
             for model in (student, teacher.model) if self.is_distillation and teacher else (student,):
                 compile_layers(model, self.ranks.device)
@@ -202,7 +206,7 @@ class InputLoader:
 
     def _choose_kernels(self, shape: EncoderConfig, dtype: torch.dtype) -> tuple[Kernels, str]:
         return choose_kernels(
-            self.source.kernels, self.source.attention, shape, self.ranks.device, dtype, self.source.compile
+            self.source.kernels, self.source.attention, shape, self.ranks.device, dtype, self.is_compiled
         )
 
     def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:

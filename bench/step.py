@@ -2,6 +2,7 @@
 
     python -m bench.step
     python -m bench.step --size small --lengths 128 --rounds 1
+    python -m bench.step --variants ours zero1 zero2 --micro_batches 8 --ranks 2
     python -m bench.step --append bench/RESULTS.md
 
 Every variant runs in processes of its own, one at a time and taking turns over the rounds, so that memory is the variant's
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.step_report import Result, render
-from bench.workload import SIZES, VARIANTS, Measurement, Workload
+from bench.workload import DEFAULT_VARIANTS, MULTI_RANK_VARIANTS, SIZES, VARIANTS, Measurement, Workload
 from command_line import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +34,15 @@ class StepConfig:
     """Teacher: base (12 layers, 768 wide), small (4, 512) or tiny (2, 128). The student has half its layers."""
     lengths: tuple[int, ...] = (128, 512)
     """Tokens per sequence; each length is a batch of its own."""
+    variants: tuple[str, ...] = DEFAULT_VARIANTS
+    """What to compare: ours, ours_torch (plain torch kernels), zero1 and zero2 (ours under DeepSpeed), hf_fp32,
+    hf_autocast, hf_compiled. Ratios are against ours and hf_fp32."""
     sequences: int = 8
-    """Sequences per batch."""
+    """Sequences per micro-batch."""
+    micro_batches: int = 1
+    """Micro-batches whose gradients add up to an update, on each rank."""
+    ranks: int = 1
+    """Processes that share an update: ours (one all-reduce), zero1 and zero2 only."""
     rounds: int = 3
     """Times that every variant gets its turn, in a new process each."""
     updates: int = 3
@@ -46,7 +54,16 @@ class StepConfig:
         longest = SIZES[self.size].max_positions
         if not self.lengths or not all(1 <= length <= longest for length in self.lengths):
             raise ValueError(f"--lengths {' '.join(map(str, self.lengths))}: at least one, each from 1 to {longest}")
-        for name in ("sequences", "rounds", "updates"):
+        wrong = [name for name in self.variants if name not in VARIANTS]
+        if wrong or not self.variants:
+            raise ValueError(f"--variants {' '.join(self.variants)}: choose from {', '.join(VARIANTS)}")
+        alone = [name for name in self.variants if name not in MULTI_RANK_VARIANTS]
+        if self.ranks > 1 and alone:
+            raise ValueError(
+                f"--ranks {self.ranks} --variants {' '.join(self.variants)}: {', '.join(alone)} cannot share an update "
+                f"between processes, only {', '.join(MULTI_RANK_VARIANTS)} can"
+            )
+        for name in ("sequences", "micro_batches", "ranks", "rounds", "updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
         if self.append and not Path(self.append).parent.is_dir():
@@ -59,9 +76,15 @@ def measure_all(config: StepConfig) -> list[Result]:
     for length in config.lengths:
         workloads = [
             Workload(
-                variant=variant, size=config.size, length=length, sequences=config.sequences, updates=config.updates
+                variant=variant,
+                size=config.size,
+                length=length,
+                sequences=config.sequences,
+                updates=config.updates,
+                micro_batches=config.micro_batches,
+                ranks=config.ranks,
             )
-            for variant in VARIANTS
+            for variant in config.variants
         ]
         runs: list[list[Measurement]] = [[] for _ in workloads]
         for number in range(1, config.rounds + 1):
@@ -79,12 +102,15 @@ def measure_all(config: StepConfig) -> list[Result]:
 
 
 def run_process(workload: Workload) -> Measurement:
-    """One worker from start to end; what it writes to stderr is shown as it comes.
+    """One worker, or its ranks, from start to end; what it writes to stderr is shown as it comes.
 
     Raises:
         RuntimeError: the worker failed.
     """
-    command = [sys.executable, "-m", "bench.step_worker", json.dumps(dataclasses.asdict(workload))]
+    launcher = [sys.executable]
+    if workload.ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(workload.ranks)]
+    command = [*launcher, "-m", "bench.step_worker", json.dumps(dataclasses.asdict(workload))]
     process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if process.returncode != 0:
         ending = f"exit code {process.returncode}"
@@ -97,7 +123,8 @@ def run_process(workload: Workload) -> Measurement:
             f"{VARIANTS[workload.variant]} on {workload.sequences} x {workload.length} ended with {ending}; what it said "
             "is above"
         )
-    return Measurement(**json.loads(process.stdout.splitlines()[-1]))
+    (found,) = (line for line in process.stdout.splitlines() if line.startswith("{"))  # DeepSpeed prints too
+    return Measurement(**json.loads(found))
 
 
 def check_threads(results: list[Result]) -> None:
@@ -111,10 +138,14 @@ def main(config: StepConfig, command: str) -> None:
     section = render(measure_all(config), command)
     print(section, end="")
     if config.append:
-        path = Path(config.append)
-        gap = "\n" if path.exists() and path.stat().st_size else ""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(gap + section)
+        append_to(config.append, section)
+
+
+def append_to(name: str, section: str) -> None:
+    path = Path(name)
+    gap = "\n" if path.exists() and path.stat().st_size else ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(gap + section)
 
 
 if __name__ == "__main__":

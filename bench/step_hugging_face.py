@@ -9,6 +9,8 @@ cheaper than our loss and less exact; on CUDA it computes them in fp32.
 Shapes: S sequences, L tokens of each, V vocabulary, H width.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,13 +36,20 @@ class HuggingFaceSide:
         torch.manual_seed(0)
         self.teacher = BertForMaskedLM(bert_config(workload.teacher)).to(device).eval().requires_grad_(False)
         self.student = DistilBertForMaskedLM(distilbert_config(workload.student)).to(device).train()
+        self.micro_batches = workload.micro_batches
         groups = parameter_groups(self.student, WEIGHT_DECAY)
-        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS)
-        is_autocast = workload.variant == "hf_autocast"
+        self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
+        is_autocast = workload.variant != "hf_fp32"
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_autocast)
         self.config = ObjectiveConfig()
         attention = self.student.config._attn_implementation
         self.setup = f"{'fp32 weights, autocast bf16' if is_autocast else 'fp32'}, attention {attention}"
+        self.triple_loss: Callable[..., Tensor] = eager_triple_loss
+        if workload.variant == "hf_compiled":
+            self.teacher.compile(dynamic=False)
+            self.student.compile(dynamic=False)
+            self.triple_loss = torch.compile(eager_triple_loss, dynamic=False)
+            self.setup += ", modules and loss compiled"
 
     @torch.no_grad()
     def teach(self) -> MaskedLMOutput:
@@ -51,7 +60,7 @@ class HuggingFaceSide:
 
     def loss(self, prediction: MaskedLMOutput, target: MaskedLMOutput) -> Tensor:
         with self.autocast:
-            return eager_triple_loss(
+            total = self.triple_loss(
                 prediction.logits,
                 target.logits,
                 prediction.hidden_states[-1],
@@ -60,8 +69,14 @@ class HuggingFaceSide:
                 self.labels,
                 self.config,
             )
+        return total / self.micro_batches
 
-    def step(self) -> None:
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, is_last: bool) -> None:
+        if not is_last:
+            return  # .grad adds up, in fp32 as the weights are
         nn.utils.clip_grad_norm_(self.student.parameters(), MAX_GRAD_NORM)
         self.adamw.step()
         self.adamw.zero_grad()

@@ -1,18 +1,20 @@
 """Our side of `bench.step`: packed encoder, chunked triple loss, bf16 student under fp32 masters, 16-bit teacher.
 
 The optimizer is a plain torch AdamW in a plain loop, not the DeepSpeed engine: the other sides get the same, so that the
-table compares models and losses.
+table compares models and losses. With several ranks it is plain data parallelism: one all-reduce of the fp32 gradients
+in each update. bench/step_engine.py puts the same modules under the engine.
 """
 
 import copy
 import dataclasses
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from bench.workload import BETAS, EPS, LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Workload
+from bench.workload import BETAS, EPS, KERNELS, LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Workload
 from data.batch import Batch
-from model.bert import MaskedLanguageModel, Prediction
+from model.bert import Prediction
 from model.config import EncoderConfig, ObjectiveConfig
 from model.kernels.choice import choose_kernels
 from model.objective import TripleLoss
@@ -26,51 +28,64 @@ class OurSide:
     def __init__(self, workload: Workload, batch: Batch, device: torch.device) -> None:
         if device.type == "cpu":
             keep_freed_memory()  # as every rank of train.py does
-        self.batch = batch.to(device)
+        self.workload, self.batch = workload, batch.to(device)
+        wanted = KERNELS.get(workload.variant, "auto")
         teacher_dtype, _ = choose_dtype("auto", device)
-        self.teacher, why_teacher = _make_teacher(workload.teacher, teacher_dtype, device)
-        kernels, why = choose_kernels("auto", "auto", workload.student, device, torch.bfloat16)
+        self.teacher, why_teacher = make_teacher(workload.teacher, teacher_dtype, device, wanted)
+        kernels, why = choose_kernels(wanted, "auto", workload.student, device, torch.bfloat16)
         self.student = make_random(workload.student, kernels=kernels, seed=1).to(device)
-        self.optimizer = MasterAdamW(self.student, torch.bfloat16)
         self.objective = TripleLoss(ObjectiveConfig(), kernels.vocab_loss)
         self.setup = (
             f"student bf16 with fp32 masters, {why}; teacher {str(teacher_dtype).removeprefix('torch.')}, {why_teacher}"
         )
+        self.start()
+
+    def start(self) -> None:
+        """Whatever holds masters and moments; casts the student."""
+        self.optimizer = MasterAdamW(self.student, torch.bfloat16)
 
     def teach(self) -> Prediction:
-        return self._run(self.teacher)
+        return self.teacher(*self.layout())
 
     def study(self) -> Prediction:
-        return self._run(self.student)
+        return self.student(*self.layout())
 
-    def loss(self, prediction: Prediction, target: Prediction) -> torch.Tensor:
+    def loss(self, prediction: Prediction, target: Prediction) -> Tensor:
         batch = self.batch
+        of_update = self.workload.micro_batches * self.workload.ranks
         losses = self.objective(
             prediction,
             target,
             batch.masked_positions,
             batch.masked_labels,
-            attended=batch.num_tokens,
-            masked=batch.masked_positions.shape[0],
+            attended=batch.num_tokens * of_update,
+            masked=batch.masked_positions.shape[0] * of_update,
         )
         return losses.total
 
-    def step(self) -> None:
-        self.optimizer.step()
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
 
-    def _run(self, model: MaskedLanguageModel | Teacher) -> Prediction:
+    def step(self, is_last: bool) -> None:
+        self.optimizer.accumulate()
+        if is_last:
+            self.optimizer.step()
+
+    def layout(self) -> tuple[Tensor, Tensor, Tensor, int]:
         batch = self.batch
-        return model(batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
+        return batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen
 
 
-def _make_teacher(config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> tuple[Teacher, str]:
+def make_teacher(
+    config: EncoderConfig, dtype: torch.dtype, device: torch.device, wanted: str = "auto"
+) -> tuple[Teacher, str]:
     config = dataclasses.replace(config, hidden_dropout=0.0, attention_dropout=0.0)
-    kernels, why = choose_kernels("auto", "auto", config, device, dtype)
+    kernels, why = choose_kernels(wanted, "auto", config, device, dtype)
     return Teacher(make_random(config, kernels=kernels, seed=0), dtype, device), why
 
 
 class MasterAdamW:
-    """AdamW on fp32 copies of a model's weights; casts the model itself to `dtype`."""
+    """AdamW on fp32 copies of a model's weights, with fp32 gradients; casts the model itself to `dtype`."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         masters = copy.deepcopy(model)
@@ -79,13 +94,30 @@ class MasterAdamW:
         self.adamw = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Clip, update the masters, copy them to the model; clears the gradients."""
+    def accumulate(self) -> None:
+        """Move the model's gradients to the masters' own."""
         for weight, master in self.pairs:
             assert weight.grad is not None, "every weight of the student takes part in the loss"
-            master.grad, weight.grad = weight.grad.float(), None
+            if master.grad is None:
+                master.grad = weight.grad.float()
+            else:
+                master.grad.add_(weight.grad)
+            weight.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Sum over ranks, clip, update the masters, copy them to the model; clears the gradients."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._sum_over_ranks()
         nn.utils.clip_grad_norm_([master for _, master in self.pairs], MAX_GRAD_NORM)
         self.adamw.step()
         self.adamw.zero_grad()
         for weight, master in self.pairs:
             weight.copy_(master)
+
+    def _sum_over_ranks(self) -> None:
+        gradients = [master.grad for _, master in self.pairs if master.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))

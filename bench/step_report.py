@@ -15,8 +15,9 @@ GB = 1e9
 
 NOTES = """\
 One update: teacher and student forward, triple loss (KL over all positions, masked-LM, cosine), backward, clipping,
-AdamW; random weights, full-length sequences, 15% masked, dropout 0.1 in the student. Each process ran alone: one warm-up
-update, then the timed ones, the variants taking turns. tokens/s: median [slowest-fastest] of all timed updates. memory:
+AdamW; random weights, full-length sequences, 15% masked, dropout 0.1 in the student. Each variant ran alone: one warm-up
+update, then the timed ones, the variants taking turns. tokens/s: median [slowest-fastest] of all timed updates; "best s" is
+the shortest, and the steadier figure where other programs use the machine. memory (of the first rank):
 the process's highest resident set on a CPU, allocated device memory on CUDA; "imports" is what was there before any
 model was built. utilisation: FLOPs that the update needs, over its time, over the best bf16 matrix product measured in
 the same processes. Hundreds of preemptions a second mean that other programs wanted the same cores: repeat such a run.
@@ -45,7 +46,8 @@ class Result(NamedTuple):
 
     @property
     def batch(self) -> str:
-        return f"{self.workload.sequences} x {self.workload.length}"
+        batch = f"{self.workload.sequences} x {self.workload.length}"
+        return batch if self.workload.micro_batches == 1 else f"{self.workload.micro_batches} of {batch}"
 
 
 def render(results: Sequence[Result], command: str) -> str:
@@ -64,7 +66,7 @@ def render(results: Sequence[Result], command: str) -> str:
         "",
         f"{hardware(first.runs[0])}. torch {version('torch')}, transformers {version('transformers')}. "
         f"bf16 GEMM peak {peak / 1e9:,.0f} GFLOP/s. Rounds: {rounds}, timed updates in each: {updates}. "
-        f"Threads were preempted {preempted:,.0f} times a second at worst.",
+        f"Threads were preempted {preempted:,.0f} times a second at worst. Ranks: {first.workload.ranks}.",
         "",
         *speed_table(results, peak),
         "",
@@ -80,27 +82,29 @@ def render(results: Sequence[Result], command: str) -> str:
 def speed_table(results: Sequence[Result], gemm_peak: float) -> list[str]:
     rows = []
     for result in results:
-        ours, plain = (_same_batch(results, result, variant) for variant in ("ours", "hf_fp32"))
         speed, slowest, fastest = (
             result.workload.num_tokens / s for s in (median(result.seconds), max(result.seconds), min(result.seconds))
         )
-        utilisation = result.workload.flops / median(result.seconds) / gemm_peak
+        utilisation = result.workload.flops / median(result.seconds) / (gemm_peak * result.workload.ranks)
+        ours, plain = (_same_batch(results, result, variant) for variant in ("ours", "hf_fp32"))
         rows.append(
             (
                 result.batch,
                 VARIANTS[result.workload.variant],
                 f"{_figure(speed)} [{_figure(slowest)}-{_figure(fastest)}]",
                 f"{median(result.seconds):.4g}",
+                f"{min(result.seconds):.4g}",
                 f"{result.peak_bytes / GB:.2f}",
                 f"{max(run.baseline_bytes for run in result.runs) / GB:.2f}",
                 f"{utilisation:.1%}",
-                f"{speed / plain.tokens_per_second:.2f}",
-                f"{ours.tokens_per_second / speed:.2f}",
-                f"{ours.peak_bytes / result.peak_bytes:.2f}",
+                f"{speed / plain.tokens_per_second:.2f}" if plain else "",
+                f"{ours.tokens_per_second / speed:.2f}" if ours else "",
+                f"{min(result.seconds) / min(ours.seconds):.3f}" if ours else "",
+                f"{ours.peak_bytes / result.peak_bytes:.2f}" if ours else "",
             )
         )
-    header = ("batch", "variant", "tokens/s", "s/update", "peak GB", "imports GB", "utilisation")
-    ratios = ("speed / HF fp32", "speed: ours / this", "memory: ours / this")
+    header = ("batch", "variant", "tokens/s", "s/update", "best s", "peak GB", "imports GB", "utilisation")
+    ratios = ("speed / HF fp32", "speed: ours / this", "best s: this / ours", "memory: ours / this")
     return table(header + ratios, rows)
 
 
@@ -130,8 +134,8 @@ def version(package: str) -> str:
     return importlib.metadata.version(package)
 
 
-def _same_batch(results: Sequence[Result], like: Result, variant: str) -> Result:
-    return next(r for r in results if r.batch == like.batch and r.workload.variant == variant)
+def _same_batch(results: Sequence[Result], like: Result, variant: str) -> Result | None:
+    return next((r for r in results if r.batch == like.batch and r.workload.variant == variant), None)
 
 
 def _figure(tokens_per_second: float) -> str:

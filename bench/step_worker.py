@@ -10,10 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from bench.workload import PARTS, VOCAB_SIZE, Measurement, Workload
+from bench.workload import PARTS, STAGES, Measurement, Workload
 from data.batch import Batch
+from training.distributed import leave_ranks, start_ranks
 from training.metrics import Stopwatch, measure_gemm_peak, peak_memory_bytes
 
 FIRST_WORD, MASK_ID = 1000, 103  # of BERT's uncased vocabulary
@@ -30,15 +32,17 @@ class Side(Protocol):
 
     def loss(self, prediction: Any, target: Any) -> Tensor: ...
 
-    def step(self) -> None:
-        """Clip, update the weights, clear the gradients."""
+    def backward(self, loss: Tensor) -> None: ...
+
+    def step(self, is_last: bool) -> None:
+        """After each micro-batch: add up its gradients. After an update's last: clip, update the weights, clear."""
 
 
-def make_batch(workload: Workload) -> Batch:
+def make_batch(workload: Workload, seed: int = 0) -> Batch:
     """Random words: nothing in the cost of an update depends on which they are."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     shape = (workload.sequences, workload.length)
-    tokens = torch.randint(FIRST_WORD, VOCAB_SIZE, shape, generator=generator).flatten()
+    tokens = torch.randint(FIRST_WORD, workload.vocab_size, shape, generator=generator).flatten()
     columns = torch.rand(shape, generator=generator).argsort(1)[:, : workload.masked_per_sequence].sort(1).values
     starts = torch.arange(workload.sequences + 1) * workload.length
     positions = (starts[:-1, None] + columns).flatten()
@@ -55,7 +59,11 @@ def make_batch(workload: Workload) -> Batch:
 
 def side_type(variant: str) -> Callable[[Workload, Batch, torch.device], Side]:
     """The class of a variant, imported here so that the baseline memory holds what this variant alone needs."""
-    if variant == "ours":
+    if variant in STAGES:
+        from bench.step_engine import EngineSide
+
+        return EngineSide
+    if variant.startswith("ours"):
         from bench.step_ours import OurSide
 
         return OurSide
@@ -64,22 +72,28 @@ def side_type(variant: str) -> Callable[[Workload, Batch, torch.device], Side]:
     return HuggingFaceSide
 
 
-def run_update(side: Side, watches: dict[str, Stopwatch]) -> Tensor:
-    with watches["teacher"]():
-        target = side.teach()
-    with watches["student"]():
-        prediction = side.study()
-    with watches["loss"]():
-        loss = side.loss(prediction, target)
-    del target, prediction  # autograd holds what backward needs; nobody is charged for leftovers
-    with watches["backward"]():
-        loss.backward()
-    with watches["optimizer"]():
-        side.step()
-    return loss.detach()
+def run_update(side: Side, micro_batches: int, watches: dict[str, Stopwatch]) -> Tensor:
+    """All micro-batches, the same batch each time, with fresh dropout. Returns this rank's share of the loss."""
+    total = torch.zeros(())
+    for number in range(1, micro_batches + 1):
+        with watches["teacher"]():
+            target = side.teach()
+        with watches["student"]():
+            prediction = side.study()
+        with watches["loss"]():
+            loss = side.loss(prediction, target)
+        del target, prediction  # autograd holds what backward needs; nobody is charged for leftovers
+        with watches["backward"]():
+            side.backward(loss)
+        with watches["optimizer"]():
+            side.step(is_last=number == micro_batches)
+        total = total.to(loss.device) + loss.detach()
+    return total
 
 
-def timed_updates(side: Side, updates: int, device: torch.device) -> tuple[list[float], dict[str, list[float]], float]:
+def timed_updates(
+    side: Side, workload: Workload, updates: int, device: torch.device
+) -> tuple[list[float], dict[str, list[float]], float]:
     """Seconds of each update, the same by part, and the last loss."""
     whole, watches = Stopwatch(device), {part: Stopwatch(device) for part in PARTS}
     seconds: list[float] = []
@@ -87,7 +101,7 @@ def timed_updates(side: Side, updates: int, device: torch.device) -> tuple[list[
     loss = torch.zeros(())
     for _ in range(updates):
         with whole():
-            loss = run_update(side, watches)
+            loss = run_update(side, workload.micro_batches, watches)
         seconds.append(whole.take())  # waits for the device, so the next update starts on an idle one
         for part, watch in watches.items():
             parts[part].append(watch.take())
@@ -96,13 +110,13 @@ def timed_updates(side: Side, updates: int, device: torch.device) -> tuple[list[
 
 def measure(workload: Workload) -> Measurement:
     """One warm-up update, then the timed ones."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = join_ranks(workload)
     make_side = side_type(workload.variant)
     baseline_bytes = peak_memory_bytes(device)
     side = make_side(workload, make_batch(workload), device)
-    timed_updates(side, 1, device)  # allocates the optimizer's state, chooses kernels
+    timed_updates(side, workload, 1, device)  # allocates the optimizer's state, chooses kernels
     before = num_preemptions()
-    seconds, parts, loss = timed_updates(side, workload.updates, device)
+    seconds, parts, loss = timed_updates(side, workload, workload.updates, device)
     preemptions = num_preemptions() - before
     if not math.isfinite(loss):
         raise AssertionError(f"{workload.variant}: the loss is {loss} after {1 + workload.updates} updates")
@@ -120,9 +134,23 @@ def measure(workload: Workload) -> Measurement:
     )
 
 
+def join_ranks(workload: Workload) -> torch.device:
+    """This process's device; joins the process group where the variant needs one, which alone imports DeepSpeed."""
+    if workload.variant not in STAGES and workload.ranks == 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    device = start_ranks().device
+    if workload.ranks == 1:
+        torch.set_num_threads(threads)  # what the variants without a process group have
+    return device
+
+
 def num_preemptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(measure(Workload(**json.loads(sys.argv[1]))))))
+    measurement = measure(Workload(**json.loads(sys.argv[1])))
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(json.dumps(dataclasses.asdict(measurement)), flush=True)
+    leave_ranks()

@@ -18,10 +18,26 @@ SIZES = {
 
 VARIANTS = {
     "ours": "distillery",
+    "ours_torch": "distillery, torch kernels",
+    "zero1": "distillery, ZeRO-1",
+    "zero2": "distillery, ZeRO-2",
     "hf_fp32": "Hugging Face fp32",
     "hf_autocast": "Hugging Face autocast bf16",
+    "hf_compiled": "Hugging Face autocast bf16, compiled",
 }
-"""Sides in the order of a round -> their names in the table. Ratios are against the first of each kind."""
+"""Sides in the order of a round -> their names in the table."""
+
+DEFAULT_VARIANTS = ("ours", "hf_fp32", "hf_autocast")
+"""What a user would compare first. Compilation takes minutes on a CPU, engines matter with accumulation."""
+
+MULTI_RANK_VARIANTS = ("ours", "zero1", "zero2")
+"""Those that can share an update between ranks."""
+
+STAGES = {"zero1": 1, "zero2": 2}
+"""Variants under DeepSpeed's engine, the way train.py starts it -> their ZeRO stage."""
+
+KERNELS = {"ours_torch": "torch"}
+"""Variant -> value of --kernels where it is not auto; read in one place, bench/step_ours.py."""
 
 PARTS = ("teacher", "student", "loss", "backward", "optimizer")
 """What an update spends its time on, in order."""
@@ -41,10 +57,14 @@ class Workload:
     sequences: int
     updates: int
     """Timed ones; a warm-up precedes them."""
+    micro_batches: int = 1
+    """Of one rank, all of `sequences`, whose gradients add up to an update."""
+    ranks: int = 1
+    vocab_size: int = VOCAB_SIZE
 
     @property
     def teacher(self) -> EncoderConfig:
-        return SIZES[self.size]
+        return dataclasses.replace(SIZES[self.size], vocab_size=self.vocab_size)
 
     @property
     def student(self) -> EncoderConfig:
@@ -52,7 +72,8 @@ class Workload:
 
     @property
     def num_tokens(self) -> int:
-        return self.sequences * self.length
+        """Of an update: of all ranks and micro-batches."""
+        return self.ranks * self.micro_batches * self.sequences * self.length
 
     @property
     def masked_per_sequence(self) -> int:
@@ -61,7 +82,7 @@ class Workload:
     @property
     def flops(self) -> float:
         """Of one update: student forward and backward (3x forward), teacher forward, both with their heads."""
-        tokens, pairs = self.num_tokens, self.sequences * self.length**2
+        tokens, pairs = self.num_tokens, self.num_tokens * self.length
         student = self.student.encoder_flops(tokens, pairs) + self.student.head_flops(tokens)
         return 3 * student + self.teacher.encoder_flops(tokens, pairs) + self.teacher.head_flops(tokens)
 

@@ -1,5 +1,6 @@
 """The side-by-side benchmark of one update: does it run, is its work equal, is its arithmetic right?"""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from bench.step import ROOT, StepConfig, measure_all, run_process
 from bench.step_hugging_face import IGNORED_LABEL, bert_config, distilbert_config, eager_triple_loss
+from bench.step_ours import MasterAdamW
 from bench.step_report import Result, speed_table
 from bench.step_worker import make_batch
-from bench.workload import PARTS, SIZES, VARIANTS, Measurement, Workload
+from bench.workload import DEFAULT_VARIANTS, PARTS, SIZES, VARIANTS, Measurement, Workload
 from model.bert import MaskedLanguageModel, Prediction
 from model.config import ObjectiveConfig
 from model.kernels.vocab_loss import Decoder
 from model.objective import TripleLoss
+from model.student import make_random
 
 
 def workload(variant: str = "ours", size: str = "tiny", length: int = 16, sequences: int = 2) -> Workload:
@@ -53,12 +56,12 @@ def test_the_command_measures_every_variant_and_appends_its_table(tmp_path: Path
     assert appended == f"# Measured\n\n{process.stdout}"
     assert f"python -m bench.step {' '.join(arguments)}" in appended
     rows = [cells(line) for line in appended.splitlines() if line.startswith("| 2 x 16 |")]
-    assert [row[1] for row in rows] == 2 * list(VARIANTS.values())  # speed and memory, then the parts
+    assert [row[1] for row in rows] == 2 * [VARIANTS[name] for name in DEFAULT_VARIANTS]  # speed and memory, then parts
     for row in rows:
         figures = [float(cell.split(" [")[0].rstrip("%").replace(",", "")) for cell in row[2:]]
         assert all(figure >= 0 for figure in figures)
         assert max(figures[:3]) > 0
-    for tokens_per_second, seconds, peak, imports, *_ in (
+    for tokens_per_second, seconds, _, peak, imports, *_ in (
         [cell.split(" [")[0] for cell in row[2:]] for row in rows[:3]
     ):
         assert float(tokens_per_second.replace(",", "")) == pytest.approx(32 / float(seconds), rel=0.05)
@@ -86,7 +89,7 @@ def test_variants_take_turns_within_a_round(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("bench.step.run_process", record)
     results = measure_all(StepConfig(size="tiny", lengths=(16, 32), rounds=2))
-    assert order == [(length, variant) for length in (16, 32) for _ in range(2) for variant in VARIANTS]
+    assert order == [(length, variant) for length in (16, 32) for _ in range(2) for variant in DEFAULT_VARIANTS]
     assert [len(result.runs) for result in results] == [2] * 6
 
 
@@ -98,7 +101,39 @@ def test_ratios_are_of_medians_over_all_rounds() -> None:
     ]
     ours, _, autocast = (cells(line) for line in speed_table(results, 1e12)[2:])
     assert ours[2:4] == ["16 [4-32]", "2"]
-    assert autocast[-3:] == ["2.00", "2.00", "0.25"]  # 2x fp32; ours 2x as fast in a quarter of the memory
+    assert autocast[-4:] == ["2.00", "2.00", "4.000", "0.25"]  # 2x fp32; ours 2x as fast in a quarter of the memory
+    alone = cells(speed_table(results[1:2], 1e12)[2])
+    assert alone[-4:] == ["1.00", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": ("ours", "theirs")}, "--variants ours theirs: choose from ours, "),
+        ({"variants": ("ours", "hf_fp32"), "ranks": 2}, "hf_fp32 cannot share an update"),
+        ({"micro_batches": 0}, "--micro_batches 0: at least 1"),
+    ],
+)
+def test_impossible_comparisons_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepConfig(**changes)
+
+
+def test_micro_batches_of_the_raw_loop_add_up() -> None:
+    """Quarters of a gradient, four times, move the weights as the whole one does."""
+    config = dataclasses.replace(SIZES["tiny"], vocab_size=64)
+    moved = []
+    for micro_batches in (1, 4):
+        model = make_random(config, attention="sdpa", seed=0)
+        optimizer = MasterAdamW(model, torch.float32)
+        for _ in range(micro_batches):
+            generator = torch.Generator().manual_seed(0)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator) / micro_batches
+            optimizer.accumulate()
+        optimizer.step()
+        moved.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(moved[0], moved[1])
 
 
 def test_flops_are_those_of_the_published_pair() -> None:
