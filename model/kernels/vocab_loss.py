@@ -22,7 +22,7 @@ from torch import Tensor
 
 from model.kernels.gemm import add_mm_fp32, as_operand, exact_16_bit_products, mm_fp32
 from model.kernels.native import vocab_loss as native
-from model.kernels.native.convert import scale_to_bf16 as native_scale
+from model.kernels.native.convert import scale_to_bf16
 
 CHUNK_TOKENS = {"cpu": 256, "cuda": 2048}
 """Rows projected at a time. On 2 CPU cores 256 was the fastest (128, 256, 512 tried): both logits blocks stay in the
@@ -178,10 +178,9 @@ class _ChunkedVocabLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_weighted: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_weighted * ctx.scale
-        features, weight, bias = ctx.saved_tensors
-        dtypes = ctx.dtypes
-        grad_weight = native_scale(weight, scale.item()) if ctx.is_native else (weight * scale).to(dtypes[1])
-        return (features * scale).to(dtypes[0]), grad_weight, (bias * scale).to(dtypes[2]), None
+        if ctx.is_native:
+            return *(scale_to_bf16(grad, scale.item()) for grad in ctx.saved_tensors), None
+        return *((grad * scale).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None
 
 
 def _native_sides(

@@ -42,10 +42,10 @@ struct VocabLoss {
   const int64_t* order;              // (T) token of each row of the walk; masked ones first
   const int64_t* labels;             // (num_masked)
   // outputs
-  uint16_t* grad_features;  // (T, H) bf16
-  float* grad_weight;       // (V, H)
-  float* grad_bias;         // (V)
-  double* sums;             // KL divergence, negative log-likelihood
+  float* grad_features;  // (T, H)
+  float* grad_weight;    // (V, H)
+  float* grad_bias;      // (V)
+  double* sums;          // KL divergence, negative log-likelihood
   // sizes
   int64_t tokens, num_masked, width, teacher_width, vocab_rows, vocab_size, chunk;
   // d(loss)/d(logits) = kl_scale * (p_student - p_teacher) + mlm_scale * (softmax - one-hot)
@@ -393,7 +393,7 @@ class Walk {
         __m512 sum = _mm512_loadu_ps(shares + token * a.width + column);
         for (int other = 1; other < threads; ++other)
           sum = _mm512_add_ps(sum, _mm512_loadu_ps(shares + (other * a.chunk + token) * a.width + column));
-        store_bf16(a.grad_features + a.order[first + token] * a.width + column, sum);
+        _mm512_storeu_ps(a.grad_features + a.order[first + token] * a.width + column, sum);
       }
   }
 

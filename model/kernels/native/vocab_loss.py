@@ -35,7 +35,7 @@ class Result(NamedTuple):
     nll: Tensor
     """Sum over masked tokens of the negative log-likelihood, fp32."""
     grad_features: Tensor
-    """(T, H) bf16: of kl_scale / temperature * kl + mlm_scale * nll, as the two below."""
+    """(T, H) fp32: of kl_scale / temperature * kl + mlm_scale * nll, as the two below."""
     grad_weight: Tensor
     """(V, H) fp32"""
     grad_bias: Tensor
@@ -94,11 +94,7 @@ def walk(
     inputs = [t.contiguous() for t in (student.features, student.weight)] + [student.bias.float()]
     if teacher is not None:
         inputs += [teacher.features.contiguous(), teacher.weight.contiguous(), teacher.bias.float()]
-    grads = (
-        torch.empty_like(inputs[0]),
-        torch.empty_like(inputs[1], dtype=torch.float32),
-        torch.empty_like(inputs[2], dtype=torch.float32),
-    )
+    grads = tuple(torch.empty_like(tensor, dtype=torch.float32) for tensor in inputs[:3])
     sums = torch.zeros(2, dtype=torch.float64)
     (num_tokens, width), vocab_rows = inputs[0].shape, inputs[1].shape[0]
     chunk = -(-chunk_tokens // 16) * 16 or chunk_size(num_tokens, vocab_rows)

@@ -1,0 +1,280 @@
+"""The C++ kernels against plain references in float64; bf16 in and out, so errors are those of one rounding."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.kernels.native import vocab_loss as native_vocab_loss
+from model.kernels.native.attention import native_attention
+from model.kernels.native.convert import scale_to_bf16
+from model.kernels.native.layer_norm import native_layer_norm
+from model.kernels.native.library import obstacle
+from model.kernels.native.linear import native_linear
+from model.kernels.philox import KEY_STEPS, MULTIPLIERS, ROUNDS, draw_seed, drop_below, philox_keep_mask
+from model.kernels.vocab_loss import Decoder, VocabLossTerms, vocab_loss, vocab_loss_reference
+from tests.launch import ROOT
+
+pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle())
+
+ROUNDING = 2**-8
+"""Twice the largest relative error of one rounding to bf16; norms of errors stay well below."""
+
+
+def normal(*shape: int, seed: int = 0, std: float = 1.0) -> Tensor:
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape))) * std).bfloat16()
+
+
+def assert_near(got: Tensor, expected: Tensor, bound: float = ROUNDING) -> None:
+    assert got.shape == expected.shape
+    error = ((got.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+    assert error <= bound, error
+
+
+def leaves(*tensors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The same values twice: bf16 and float64, both asking for gradients."""
+    return [t.clone().requires_grad_() for t in tensors], [t.double().requires_grad_() for t in tensors]
+
+
+# 8 and 9: one tile of rows, and one that is computed twice in part; 304 and 96: no whole panels of 48 columns.
+@pytest.mark.parametrize(("rows", "width", "outputs"), [(8, 16, 16), (9, 48, 32), (61, 304, 96), (130, 96, 304)])
+@pytest.mark.parametrize("has_gelu", [False, True])
+def test_linear(rows: int, width: int, outputs: int, has_gelu: bool) -> None:
+    ours, wide = leaves(normal(rows, width), normal(outputs, width, std=width**-0.5), normal(outputs, seed=1))
+    grad = normal(rows, outputs, seed=2)
+    out = native_linear(ours[0], ours[1], ours[2], has_gelu)
+    out.backward(grad)
+    expected = F.linear(*wide)
+    expected = F.gelu(expected) if has_gelu else expected
+    expected.backward(grad.double())
+    assert_near(out, expected)
+    for mine, reference in zip(ours, wide, strict=True):
+        assert_near(mine.grad, reference.grad)
+
+
+def test_gelu_keeps_its_tails() -> None:
+    """Far below zero GELU is tiny and not zero; far above it is the identity."""
+    values = torch.linspace(-9, 9, 4096).bfloat16()
+    out = native_linear(F.one_hot(torch.arange(16)).bfloat16(), values.view(256, 16), torch.zeros(256).bfloat16(), True)
+    expected = F.gelu(values.double()).view(256, 16).T
+    assert (out.double() - expected).abs().max() <= 2**-8 * expected.abs().max()
+    small = expected.abs() < 1e-2
+    assert (out.double() - expected)[small].abs().max() <= 1e-6 + 2**-8 * 1e-2
+
+
+@pytest.mark.parametrize(("rows", "width"), [(5, 16), (37, 384), (9, 304)])
+@pytest.mark.parametrize("probability", [0.0, 0.1])
+@pytest.mark.parametrize("has_residual", [True, False])
+def test_layer_norm(rows: int, width: int, probability: float, has_residual: bool) -> None:
+    ours, wide = leaves(normal(rows, width), normal(rows, width, seed=1), normal(width), normal(width, seed=2))
+    grad = normal(rows, width, seed=3)
+    torch.manual_seed(1)
+    seed = draw_seed()
+    torch.manual_seed(1)
+    out = native_layer_norm(ours[0], ours[1] if has_residual else None, ours[2], ours[3], 1e-12, probability)
+    out.backward(grad)
+    total = wide[0]
+    if probability:
+        total = total * philox_keep_mask((rows, width), probability, seed) / (1 - drop_below(probability) / 65536)
+    total = total + wide[1] if has_residual else total
+    F.layer_norm(total, (width,), wide[2], wide[3], 1e-12).backward(grad.double())
+    assert_near(out, F.layer_norm(total, (width,), wide[2], wide[3], 1e-12))
+    for mine, reference in zip(ours, wide, strict=True):
+        if reference.grad is not None:
+            assert_near(mine.grad, reference.grad)
+
+
+def attention_mask(bounds: list[int], heads: int, probability: float, seed: int) -> list[Tensor]:
+    """Keep masks (A, L, L) of each sequence, by the counters that the kernel's docstring promises."""
+    masks = []
+    for first, last in itertools.pairwise(bounds):
+        length = last - first
+        query, group, head = torch.meshgrid(
+            torch.arange(first, last), torch.arange((length + 7) // 8), torch.arange(heads), indexing="ij"
+        )
+        words = philox_words([t.flatten() for t in (query, group, head)], seed)  # (L * groups * A, 4)
+        halves = torch.stack([words & 0xFFFF, words >> 16], dim=2).view(length, -1, heads, 8)
+        kept = halves.permute(2, 0, 1, 3).flatten(2)[:, :, :length] >= drop_below(probability)
+        masks.append(kept)
+    return masks
+
+
+def philox_words(counters: list[Tensor], seed: int) -> Tensor:
+    """Philox4x32-10 of three counters, in Python's own integers."""
+    rows = []
+    for counter in zip(*(c.tolist() for c in counters), strict=True):
+        words, keys = [*counter, 0], [seed & 0xFFFFFFFF, seed >> 32]
+        for _ in range(ROUNDS):
+            products = [words[2 * i] * MULTIPLIERS[i] for i in range(2)]
+            (high0, low0), (high1, low1) = ((p >> 32, p & 0xFFFFFFFF) for p in products)
+            words = [high1 ^ words[1] ^ keys[0], low1, high0 ^ words[3] ^ keys[1], low0]
+            keys = [(key + step) & 0xFFFFFFFF for key, step in zip(keys, KEY_STEPS, strict=True)]
+        rows.append(words)
+    return torch.tensor(rows)
+
+
+# 130 and 97: more than a block of queries or keys, and no whole one; 1: a sequence of its own.
+@pytest.mark.parametrize(
+    ("lengths", "heads", "width"),
+    [((7, 3, 130, 48, 1, 97), 2, 64), ((33, 64), 2, 32), ((20, 5), 3, 48), ((50,), 1, 16)],
+)
+@pytest.mark.parametrize("probability", [0.0, 0.1])
+def test_attention(lengths: tuple[int, ...], heads: int, width: int, probability: float) -> None:
+    bounds = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    ours, wide = leaves(normal(sum(lengths), 3, heads, width))
+    grad = normal(sum(lengths), heads * width, seed=1)
+    torch.manual_seed(1)
+    seed = draw_seed()
+    torch.manual_seed(1)
+    out = native_attention(ours[0], torch.tensor(bounds, dtype=torch.int32), probability)
+    out.backward(grad)
+    parts = []
+    masks = attention_mask(bounds, heads, probability, seed)
+    for first, last, mask in zip(bounds[:-1], bounds[1:], masks, strict=True):
+        query, key, value = wide[0][first:last].permute(1, 2, 0, 3)
+        weights = torch.softmax(query @ key.transpose(-1, -2) * width**-0.5, -1)
+        weights = weights * mask / (1 - drop_below(probability) / 65536) if probability else weights
+        parts.append((weights @ value).transpose(0, 1).flatten(1))
+    expected = torch.cat(parts)
+    expected.backward(grad.double())
+    assert_near(out, expected)
+    assert_near(ours[0].grad, wide[0].grad)
+
+
+VOCAB_ROWS, VOCAB_SIZE = 320, 317
+
+
+def vocabulary_case(tokens: int, width: int, teacher_width: int, distance: float) -> tuple:
+    """Both sides as (features, weight, bias), positions and labels; `distance` of the student from its teacher."""
+    teacher = (normal(tokens, teacher_width), normal(VOCAB_ROWS, teacher_width, std=0.6), normal(VOCAB_ROWS, std=0.5))
+    if teacher_width == width:
+        student = tuple((t.float() + distance * normal(*t.shape, seed=9).float()).bfloat16() for t in teacher)
+    else:
+        student = normal(tokens, width, seed=5), normal(VOCAB_ROWS, width, seed=6, std=0.4), normal(VOCAB_ROWS, seed=7)
+    generator = torch.Generator().manual_seed(tokens)
+    positions = torch.randperm(tokens, generator=generator)[: round(0.3 * tokens)].sort().values
+    return student, teacher, positions, torch.randint(VOCAB_SIZE, positions.shape, generator=generator)
+
+
+# 48 tokens a chunk: 100 tokens are three, the last of which is not full; 5: less than a vector.
+@pytest.mark.parametrize(
+    ("tokens", "width", "teacher_width", "chunk"),
+    [(100, 32, 32, 48), (100, 32, 64, 0), (5, 16, 16, 0), (130, 304, 304, 0), (61, 48, 48, 16)],
+)
+@pytest.mark.parametrize("temperature", [2.0, 1.0, 3.7])
+def test_vocab_loss(tokens: int, width: int, teacher_width: int, chunk: int, temperature: float) -> None:
+    student, teacher, positions, labels = vocabulary_case(tokens, width, teacher_width, distance=0.3)
+    terms = VocabLossTerms(
+        temperature=temperature, weight_distillation=5.0, weight_mlm=2.0, attended=3.0 * tokens, masked=40.0
+    )
+    results = []
+    for sides in (student, teacher), ([t.double() for t in student], [t.double() for t in teacher]):
+        mine = [t.clone().requires_grad_() for t in sides[0]]
+        loss = vocab_loss if sides[0] is student else vocab_loss_reference
+        options = {"chunk_tokens": chunk, "kernel": "native"} if sides[0] is student else {}
+        taught = Decoder(sides[1][1], sides[1][2], VOCAB_SIZE)
+        result = loss(
+            mine[0], Decoder(mine[1], mine[2], VOCAB_SIZE), sides[1][0], taught, positions, labels, terms, **options
+        )
+        (result.weighted * 3.0).backward()  # a loss scale must pass through
+        results.append((result, [t.grad for t in mine]))
+    (got, grads), (expected, wide_grads) = results
+    for mine, reference in zip(got, expected, strict=True):
+        assert_near(mine, reference, 1e-5)
+    for mine, reference in zip(grads, wide_grads, strict=True):
+        assert_near(mine, reference)
+        assert mine[VOCAB_SIZE:].abs().max() == 0 if mine.shape[0] == VOCAB_ROWS else True
+
+
+@pytest.mark.parametrize("distance", [0.1, 0.02])
+def test_vocab_loss_near_its_teacher_is_as_exact_as_in_fp32(distance: float) -> None:
+    """bf16 inputs, the student near its teacher: the error is that of two roundings to bf16, of d(logits) and of the
+    gradient itself, where autograd in fp32 has the second alone; rounded logits would be many times worse."""
+    student, teacher, positions, labels = vocabulary_case(300, 96, 96, distance)
+    terms = VocabLossTerms(temperature=2.0, weight_distillation=5.0, weight_mlm=0.0, attended=300.0, masked=1.0)
+    grads = {}
+    for name, dtype in (("native", torch.bfloat16), ("reference", torch.float32), ("oracle", torch.float64)):
+        mine = [t.to(dtype).clone().requires_grad_() for t in student]
+        taught = [t.to(dtype) for t in teacher]
+        arguments = (
+            mine[0],
+            Decoder(mine[1], mine[2], VOCAB_SIZE),
+            taught[0],
+            Decoder(taught[1], taught[2], VOCAB_SIZE),
+        )
+        if name == "native":
+            result = vocab_loss(*arguments, positions, labels, terms, kernel="native")
+        else:
+            result = vocab_loss_reference(*arguments, positions, labels, terms)
+        result.weighted.backward()
+        grads[name] = [t.grad for t in mine]
+    for mine, reference, oracle in zip(*grads.values(), strict=True):
+        assert_near(mine, oracle, 1.6 * ((reference.bfloat16().double() - oracle).norm() / oracle.norm()).item())
+
+
+def test_masked_lm_alone() -> None:
+    student, _, _, _ = vocabulary_case(40, 32, 32, 0.3)
+    labels = torch.arange(40) % VOCAB_SIZE
+    result = native_vocab_loss.walk(
+        native_vocab_loss.Projection(*student),
+        None,
+        torch.arange(40),
+        labels,
+        vocab_size=VOCAB_SIZE,
+        temperature=1.0,
+        kl_scale=0.0,
+        mlm_scale=1.0,
+    )
+    wide = [t.double().requires_grad_() for t in student]
+    expected = F.cross_entropy((wide[0] @ wide[1].T + wide[2])[:, :VOCAB_SIZE], labels, reduction="sum")
+    expected.backward()
+    assert_near(result.nll, expected, 1e-6)
+    for mine, reference in zip(result[2:], wide, strict=True):
+        assert_near(mine, reference.grad)
+
+
+def test_the_chunk_fills_its_workspace_and_no_more() -> None:
+    for tokens, rows in ((1024, 30528), (4096, 30528), (100, 30528), (5000, 250048)):
+        chunk = native_vocab_loss.chunk_size(tokens, rows)
+        assert chunk % 48 == 0
+        assert chunk == 48 or 8 * rows * chunk <= native_vocab_loss.WORKSPACE_BYTES
+    assert native_vocab_loss.chunk_size(4096, 30528) == 240
+
+
+def test_scale_to_bf16() -> None:
+    for count in (5, 16, 1000):
+        tensor = torch.randn(count)
+        assert torch.equal(scale_to_bf16(tensor, 0.37), (tensor * 0.37).bfloat16())
+
+
+def test_the_number_of_threads_changes_nothing_but_the_order_of_sums() -> None:
+    student, teacher, positions, labels = vocabulary_case(100, 32, 32, 0.3)
+    terms = VocabLossTerms(temperature=2.0, weight_distillation=5.0, weight_mlm=2.0, attended=100.0, masked=30.0)
+    before, grads = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        mine = [t.clone().requires_grad_() for t in student]
+        taught = Decoder(teacher[1], teacher[2], VOCAB_SIZE)
+        arguments = (mine[0], Decoder(mine[1], mine[2], VOCAB_SIZE), teacher[0], taught)
+        vocab_loss(*arguments, positions, labels, terms, kernel="native").weighted.backward()
+        grads.append([t.grad.double() for t in mine])
+    torch.set_num_threads(before)
+    for other in grads[1:]:
+        for got, expected in zip(other, grads[0], strict=True):
+            assert_near(got, expected, 2**-9)
+
+
+def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'no space left on this planet' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    script = "from model.kernels.native.library import obstacle; print(obstacle())"
+    environment = os.environ | {"CXX": str(broken), "DISTILLERY_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "no space left on this planet" in result.stdout
