@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from bench.roofline import roofline_rows
 from bench.workload import PARTS, VARIANTS, Measurement, Workload
 
 GB = 1e9
@@ -23,7 +24,8 @@ model was built. utilisation: FLOPs that the update needs, over its time, over t
 the same processes. Hundreds of preemptions a second mean that other programs wanted the same cores: repeat such a run.
 Ours tells glibc to keep freed memory, as every rank of train.py does on a CPU; the others run as their users start them.
 In the parts, the vocabulary projection belongs to our loss (with its gradients, so that backward lacks them) and to
-Hugging Face's teacher and student."""
+Hugging Face's teacher and student. The last table sets our parts against a roofline: operations over the GEMM peak or
+compulsory bytes over the copy bandwidth, whichever is longer (bench/roofline.py has the formulas)."""
 
 
 class Result(NamedTuple):
@@ -66,12 +68,14 @@ def render(results: Sequence[Result], command: str) -> str:
         "",
         f"{hardware(first.runs[0])}. torch {version('torch')}, transformers {version('transformers')}. "
         f"bf16 GEMM peak {peak / 1e9:,.0f} GFLOP/s. Rounds: {rounds}, timed updates in each: {updates}. "
-        f"Threads were preempted {preempted:,.0f} times a second at worst. Ranks: {first.workload.ranks}.",
+        f"Threads were preempted {preempted:,.0f} times a second at worst. Ranks: {first.workload.ranks}. "
+        f"Copy bandwidth {first.runs[0].copy_bandwidth / 1e9:,.0f} GB/s.",
         "",
         *speed_table(results, peak),
         "",
         *parts_table(results),
         "",
+        *roofline_table(results, peak),
         *(f"- {name}: {setup}" for name, setup in setups.items()),
         "",
         NOTES,
@@ -115,6 +119,20 @@ def parts_table(results: Sequence[Result]) -> list[str]:
         medians = [median(s for run in result.runs for s in run.parts[part]) for part in PARTS]
         rows.append((result.batch, VARIANTS[result.workload.variant], *(f"{seconds:.4g}" for seconds in medians)))
     return table(("batch", "variant", *(f"{part} s" for part in PARTS)), rows)
+
+
+def roofline_table(results: Sequence[Result], gemm_peak: float) -> list[str]:
+    """Our parts against what they need at least."""
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        if result.workload.variant == "ours":
+            medians = {part: median(s for run in result.runs for s in run.parts[part]) for part in PARTS}
+            bandwidth = max(run.copy_bandwidth for run in result.runs)
+            rows += roofline_rows(result.workload, medians, gemm_peak * result.workload.ranks, bandwidth)
+    if not rows:
+        return []
+    header = ("batch", "part", "GFLOP", "GB", "least s", "took s", "GFLOP/s", "share of the bound")
+    return [*table(header, rows), ""]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

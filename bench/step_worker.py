@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bench.kernels_worker import copy_bandwidth
 from bench.workload import PARTS, STAGES, Measurement, Workload
 from data.batch import Batch
 from training.distributed import leave_ranks, start_ranks
@@ -126,6 +127,7 @@ def measure(workload: Workload) -> Measurement:
         peak_bytes=peak_memory_bytes(device),  # read before the GEMM below, which allocates too
         baseline_bytes=baseline_bytes,
         gemm_peak=measure_gemm_peak(device, torch.bfloat16),
+        copy_bandwidth=copy_bandwidth(device),
         preemptions_per_second=preemptions / sum(seconds),
         loss=loss,
         num_threads=torch.get_num_threads(),

@@ -100,6 +100,8 @@ class Measurement:
     """Memory after the imports and before any model was built."""
     gemm_peak: float
     """FLOP/s of a large bf16 product in this process."""
+    copy_bandwidth: float
+    """Bytes/s read and written by a copy of half a gigabyte, in this process."""
     preemptions_per_second: float
     """Of all threads of this process during the timed updates: another program wanted the cores."""
     loss: float

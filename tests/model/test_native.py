@@ -42,8 +42,11 @@ def leaves(*tensors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [t.clone().requires_grad_() for t in tensors], [t.double().requires_grad_() for t in tensors]
 
 
-# 8 and 9: one tile of rows, and one that is computed twice in part; 304 and 96: no whole panels of 48 columns.
-@pytest.mark.parametrize(("rows", "width", "outputs"), [(8, 16, 16), (9, 48, 32), (61, 304, 96), (130, 96, 304)])
+# 8 and 9: one tile of rows, and one that is computed twice in part; 304 and 96: no whole panels of 48 columns; 2,100:
+# three spans of backward.
+@pytest.mark.parametrize(
+    ("rows", "width", "outputs"), [(8, 16, 16), (9, 48, 32), (61, 304, 96), (130, 96, 304), (2100, 32, 48)]
+)
 @pytest.mark.parametrize("has_gelu", [False, True])
 def test_linear(rows: int, width: int, outputs: int, has_gelu: bool) -> None:
     ours, wide = leaves(normal(rows, width), normal(outputs, width, std=width**-0.5), normal(outputs, seed=1))

@@ -33,7 +33,8 @@ namespace {
 
 using namespace distillery;
 
-constexpr long BLOCK_ROWS = 32;  // of d(out), packed at a time
+constexpr long BLOCK_ROWS = 32;     // of d(out), packed at a time
+constexpr long SPAN_TOKENS = 1024;  // of backward: what is packed of them stays in the last-level cache
 
 // The normal distribution's cumulative function and e^(-x^2 / 2) (Abramowitz and Stegun 7.1.26, 1.5e-7).
 inline __m512 cumulative(__m512 x, __m512& bell) {
@@ -200,13 +201,23 @@ void pack_gradient(const Linear& a, uint32_t* tiles, uint16_t* straight) {
       }
     }
   }
-  for (long n = 0; n < a.outputs; ++n) {
-    a.grad_bias[n] = 0.0f;
+  for (long n = 0; n < a.outputs; ++n)
     for (int thread = 0; thread < threads; ++thread) a.grad_bias[n] += sums[(size_t)thread * a.outputs + n];
-  }
 }
 
-int backward(const Linear& a) {
+// d(W) of a span into `target`, or, where there are several, added up in `sums` (N, K) until the last.
+template <int NR>
+void store_weight_gradient(Tile<TILE_ROWS, NR>& tile, float* sums, uint16_t* target, long stride, bool is_first,
+                           bool is_last) {
+  if (!is_last) return store_tile(tile, sums, stride, !is_first);
+  if (!is_first)
+    for (int m = 0; m < TILE_ROWS; ++m)
+      for (int n = 0; n < NR; ++n)
+        tile.sum[m][n] = _mm512_add_ps(tile.sum[m][n], _mm512_loadu_ps(sums + m * stride + n * LANES));
+  store_narrow(tile, target, stride);
+}
+
+int backward_span(const Linear& a, float* sums, bool is_first, bool is_last) {
   const long pairs = (a.tokens + 1) / 2;
   const Buffer tiles(0, (size_t)pairs * a.outputs * 4), straight(1, a.has_gelu ? (size_t)a.tokens * a.outputs * 2 : 0);
   pack_gradient(a, tiles.as<uint32_t>(), straight.as<uint16_t>());
@@ -222,9 +233,28 @@ int backward(const Linear& a) {
     for (long n = 0; n < a.outputs; n += TILE_ROWS) {
       Tile<TILE_ROWS, NR> tile;
       multiply(tile, Left{tiles.as<uint32_t>() + n * pairs, 1, TILE_ROWS}, Right{packed, NR * LANES}, pairs);
-      store_narrow(tile, a.grad_weight + n * a.width + column, a.width);
+      const long at = n * a.width + column;
+      store_weight_gradient(tile, sums + at, a.grad_weight + at, a.width, is_first, is_last);
     }
   });
+}
+
+int backward(const Linear& a) {
+  const long spans = (a.tokens + SPAN_TOKENS - 1) / SPAN_TOKENS;
+  const long size = ((a.tokens + spans - 1) / spans + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
+  const Buffer sums(2, spans > 1 ? (size_t)a.outputs * a.width * 4 : 0);
+  std::fill_n(a.grad_bias, a.outputs, 0.0f);
+  int failed = 0;
+  for (long first = 0; first < a.tokens; first += size) {
+    Linear span = a;
+    span.tokens = std::min(size, a.tokens - first);
+    span.input += first * a.width;
+    span.grad_input += first * a.width;
+    span.grad_out += first * a.outputs;
+    if (a.has_gelu) span.inner += first * a.outputs;
+    failed |= backward_span(span, sums.as<float>(), first == 0, first + size >= a.tokens);
+  }
+  return failed;
 }
 
 template <class Run>

@@ -179,17 +179,20 @@ class Walk {
     const long masked = std::clamp(a.num_masked - first, 0L, columns);
     long begin, end;
     range(me, begin, end);
+    project_model(a.student_weight, a.student_bias, a.width, student_packed, student_logits, begin, end, columns,
+                  student_norms[me], masked);
+    if (has_teacher)
+      project_model(a.teacher_weight, a.teacher_bias, a.teacher_width, teacher_packed, teacher_logits, begin, end,
+                    columns, teacher_norms[me], 0);
+  }
+
+  // One model after the other: the packed features of both would crowd each other out of the second-level cache.
+  void project_model(const uint16_t* weight, const float* bias, long width, const Buffer& packed, const Buffer& target,
+                     long begin, long end, long columns, Normaliser& norm, long masked) const {
     for (long v = begin; v < end; v += TILE_ROWS) {
-      if (v + TILE_ROWS < end) {
-        fetch(a.student_weight + (v + TILE_ROWS) * a.width, TILE_ROWS * a.width);
-        if (has_teacher) fetch(a.teacher_weight + (v + TILE_ROWS) * a.teacher_width, TILE_ROWS * a.teacher_width);
-      }
+      if (v + TILE_ROWS < end) fetch(weight + (v + TILE_ROWS) * width, TILE_ROWS * width);
       for_columns(columns / LANES, [&]<int NR>(long column) {
-        logits<NR>(a.student_weight, a.student_bias, a.width, student_packed, student_logits, v, column,
-                   student_norms[me], masked);
-        if (!has_teacher) return;
-        logits<NR>(a.teacher_weight, a.teacher_bias, a.teacher_width, teacher_packed, teacher_logits, v, column,
-                   teacher_norms[me], 0);
+        logits<NR>(weight, bias, width, packed, target, v, column, norm, masked);
       });
     }
   }
