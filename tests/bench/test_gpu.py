@@ -39,11 +39,9 @@ def test_the_report_survives_failing_parts(tmp_path: Path, monkeypatch: pytest.M
         real["update: ours, 2 x 16"],
         gpu.Part("kernels", gpu.worker("bench.no_such_module"), str),
         gpu.Part("bare", [sys.executable, "-c", "import deepspeed"], str),
-        gpu.Part("endless", [sys.executable, "-c", "import time; time.sleep(60)"], str),
     ]
     monkeypatch.setattr(gpu, "parts", lambda size: iter(kept))
-    monkeypatch.setattr(gpu, "LIMIT", 30)
-    monkeypatch.setattr(sys, "argv", ["gpu", "--size", "tiny", "--output", str(tmp_path / "out"), "--seconds", "32"])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--size", "tiny", "--output", str(tmp_path / "out")])
     assert gpu.main() == 0
     outcomes = json.loads((tmp_path / "out" / "results.json").read_text())
     assert outcomes["update: ours, 2 x 16"]["result"]["seconds"][0] > 0, outcomes
@@ -51,7 +49,11 @@ def test_the_report_survives_failing_parts(tmp_path: Path, monkeypatch: pytest.M
     assert "| 2 x 16 | distillery | " in report
     assert "- kernels: FAILED: exit code 1: " in report
     assert "deepspeed is not installed here" in report
-    assert "- endless: FAILED: given up after" in report
+
+
+def test_a_part_has_its_time() -> None:
+    endless = gpu.Part("endless", [sys.executable, "-c", "import time; time.sleep(60)"], str)
+    assert gpu.run_part(endless, 0.2) == {"failure": "given up after 0 s"}
 
 
 def test_every_part_is_there_in_the_order_of_its_worth() -> None:
