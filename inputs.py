@@ -136,8 +136,8 @@ class InputLoader:
     def _drift(self, teacher: Teacher, batches: FixedBatches, temperature: float) -> float:
         """The distillation loss of the 8-bit teacher as a student of its 16-bit version, in the units of the student's."""
         dtype, _ = choose_dtype("fp8", self.ranks.device)
-        folder, attention = resolve_folder(self.source.teacher), teacher.model.encoder.attention
-        exact = Teacher(load_model(folder, attention), dtype, self.ranks.device)
+        folder = resolve_folder(self.source.teacher)
+        exact = Teacher(load_model(folder, teacher.model.kernels), dtype, self.ranks.device)
         options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
         drift = evaluate(teacher, exact, batches, temperature=temperature, **options)["eval_distillation"]
         if not drift <= self.source.teacher_max_drift:

@@ -14,7 +14,7 @@ from bench.step_hugging_face import IGNORED_LABEL, bert_config, distilbert_confi
 from bench.step_ours import MasterAdamW
 from bench.step_report import Result, speed_table
 from bench.step_worker import make_batch
-from bench.workload import DEFAULT_VARIANTS, PARTS, SIZES, VARIANTS, Measurement, Workload
+from bench.workload import DEFAULT_VARIANTS, PARTS, PARTS, SIZES, VARIANTS, Measurement, Workload
 from model.bert import MaskedLanguageModel, Prediction
 from model.config import ObjectiveConfig
 from model.kernels.vocab_loss import Decoder
@@ -33,6 +33,7 @@ def measurement(seconds: list[float], peak_bytes: int) -> Measurement:
         peak_bytes=peak_bytes,
         baseline_bytes=10**8,
         gemm_peak=1e12,
+        copy_bandwidth=1e10,
         preemptions_per_second=0.0,
         loss=1.0,
         num_threads=2,
@@ -56,8 +57,9 @@ def test_the_command_measures_every_variant_and_appends_its_table(tmp_path: Path
     assert appended == f"# Measured\n\n{process.stdout}"
     assert f"python -m bench.step {' '.join(arguments)}" in appended
     rows = [cells(line) for line in appended.splitlines() if line.startswith("| 2 x 16 |")]
-    assert [row[1] for row in rows] == 2 * [VARIANTS[name] for name in DEFAULT_VARIANTS]  # speed and memory, then parts
-    for row in rows:
+    variants = [VARIANTS[name] for name in DEFAULT_VARIANTS]
+    assert [row[1] for row in rows] == [*variants, *variants, *PARTS]  # speed and memory, parts, roofline
+    for row in rows[: 2 * len(variants)]:
         figures = [float(cell.split(" [")[0].rstrip("%").replace(",", "")) for cell in row[2:]]
         assert all(figure >= 0 for figure in figures)
         assert max(figures[:3]) > 0
@@ -124,7 +126,7 @@ def test_micro_batches_of_the_raw_loop_add_up() -> None:
     config = dataclasses.replace(SIZES["tiny"], vocab_size=64)
     moved = []
     for micro_batches in (1, 4):
-        model = make_random(config, attention="sdpa", seed=0)
+        model = make_random(config, seed=0)
         optimizer = MasterAdamW(model, torch.float32)
         for _ in range(micro_batches):
             generator = torch.Generator().manual_seed(0)

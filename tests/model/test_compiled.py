@@ -6,6 +6,7 @@ from torch._dynamo.utils import counters
 
 from model.compiled import check_compiler, compile_layers
 from model.config import EncoderConfig
+from model.kernels.choice import Kernels
 from model.student import make_random
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def test_layers_compiled_in_place_give_the_same_gradients_for_every_number_of_to
     shape = EncoderConfig(
         vocab_size=100, hidden_size=32, num_layers=10, num_heads=2, intermediate_size=64, max_positions=64
     )
-    plain, compiled = (make_random(shape, attention="blocked", seed=1) for _ in range(2))
+    plain, compiled = (make_random(shape, kernels=Kernels(attention="blocked"), seed=1) for _ in range(2))
     compile_layers(compiled, CPU)
     assert list(compiled.state_dict()) == list(plain.state_dict())
     graphs = []
@@ -36,7 +37,7 @@ def test_layers_compiled_in_place_give_the_same_gradients_for_every_number_of_to
             if expected.grad is not None:
                 torch.testing.assert_close(got.grad, expected.grad, rtol=1e-3, atol=1e-6, msg=name)
         graphs.append(counters["stats"]["unique_graphs"])
-    assert 0 < graphs[0] <= 5  # between attention and two dropouts, for all ten layers
+    assert 0 < graphs[0] <= 8  # around attention and in the two norms, at their dropout, for all ten layers
     assert graphs == [graphs[0]] * len(LENGTHS)
 
 

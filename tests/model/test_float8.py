@@ -70,7 +70,7 @@ def test_only_the_layers_of_a_teacher_are_in_8_bit(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = EncoderConfig(vocab_size=10, hidden_size=24, num_layers=1, num_heads=2, intermediate_size=64)
     with pytest.raises(ValueError, match="multiples of 16, this teacher has 24 and 64"):
-        use_float8(make_random(shape, attention="sdpa", seed=0))
+        use_float8(make_random(shape, seed=0))
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     with pytest.raises(ValueError, match=r"8\.9 or newer, this GPU has 8\.0"):
