@@ -57,7 +57,8 @@ def run_case(case: Case, ranks: Ranks, references: dict[int, Tensor]) -> Count:
         ranks=update.ranks,
     )
     batches = [make_batch(workload, seed=rank_seed(ranks, k)) for k in range(update.accumulation)]
-    arrivals = gradient_arrivals(OurSide(workload, batches[0], ranks.device))
+    dtype = getattr(torch, update.weight_dtype)
+    arrivals = gradient_arrivals(OurSide(workload, batches[0], ranks.device, dtype))
     side = EngineSide(workload, batches[0], ranks.device, **ds_changes(update))
     run_update(side, batches, ranks)
     gradient = summed_gradient(side)

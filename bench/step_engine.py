@@ -12,6 +12,7 @@ from bench.step_ours import OurSide
 from bench.workload import STAGES, Workload
 from data.batch import Batch
 from model.bert import Prediction
+from model.teacher import DTYPES
 from training.ds_config import DeepSpeedConfig, read_ds_config
 from training.engine import backward, start_engine
 
@@ -23,7 +24,7 @@ class EngineSide(OurSide):
 
     def __init__(self, workload: Workload, batch: Batch, device: torch.device, **changes: Any) -> None:
         self.ds = engine_config(workload, device, **changes)
-        super().__init__(workload, batch, device)
+        super().__init__(workload, batch, device, DTYPES[self.ds.precision])
         self.setup += f"; DeepSpeed, ZeRO-{self.ds.zero_stage}"
 
     def start(self) -> None:

@@ -25,24 +25,26 @@ from training.engine import parameter_groups
 
 
 class OurSide:
-    def __init__(self, workload: Workload, batch: Batch, device: torch.device) -> None:
+    """`dtype` is that of the student's weights."""
+
+    def __init__(
+        self, workload: Workload, batch: Batch, device: torch.device, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
         if device.type == "cpu":
             keep_freed_memory()  # as every rank of train.py does
-        self.workload, self.batch = workload, batch.to(device)
+        self.workload, self.batch, self.dtype = workload, batch.to(device), dtype
         wanted = KERNELS.get(workload.variant, "auto")
         teacher_dtype, _ = choose_dtype("auto", device)
         self.teacher, why_teacher = make_teacher(workload.teacher, teacher_dtype, device, wanted)
-        kernels, why = choose_kernels(wanted, "auto", workload.student, device, torch.bfloat16)
+        kernels, why = choose_kernels(wanted, "auto", workload.student, device, dtype)
         self.student = make_random(workload.student, kernels=kernels, seed=1).to(device)
         self.objective = TripleLoss(ObjectiveConfig(), kernels.vocab_loss)
-        self.setup = (
-            f"student bf16 with fp32 masters, {why}; teacher {str(teacher_dtype).removeprefix('torch.')}, {why_teacher}"
-        )
+        self.setup = f"student {str(dtype).removeprefix('torch.')} with fp32 masters, {why}; teacher {str(teacher_dtype).removeprefix('torch.')}, {why_teacher}"
         self.start()
 
     def start(self) -> None:
         """Whatever holds masters and moments; casts the student."""
-        self.optimizer = MasterAdamW(self.student, torch.bfloat16)
+        self.optimizer = MasterAdamW(self.student, self.dtype)
 
     def teach(self) -> Prediction:
         return self.teacher(*self.layout())

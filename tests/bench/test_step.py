@@ -14,7 +14,7 @@ from bench.step_hugging_face import IGNORED_LABEL, bert_config, distilbert_confi
 from bench.step_ours import MasterAdamW
 from bench.step_report import Result, speed_table
 from bench.step_worker import make_batch
-from bench.workload import DEFAULT_VARIANTS, PARTS, PARTS, SIZES, VARIANTS, Measurement, Workload
+from bench.workload import DEFAULT_VARIANTS, PARTS, SIZES, VARIANTS, Measurement, Workload
 from model.bert import MaskedLanguageModel, Prediction
 from model.config import ObjectiveConfig
 from model.kernels.vocab_loss import Decoder

@@ -250,6 +250,32 @@ def test_the_chunk_fills_its_workspace_and_no_more() -> None:
     assert native_vocab_loss.chunk_size(4096, 30528) == 240
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    wide = torch.zeros(16, 16, dtype=dtype)
+    with pytest.raises(TypeError, match="need bf16 on the CPU"):
+        native_linear(wide, wide, wide[0])
+    with pytest.raises(TypeError, match="need bf16 on the CPU"):
+        native_layer_norm(wide, None, wide[0], wide[0], 1e-12, 0.0)
+    with pytest.raises(TypeError, match="need bf16 on the CPU"):
+        native_attention(torch.zeros(4, 3, 1, 16, dtype=dtype), torch.tensor([0, 4], dtype=torch.int32), 0.0)
+
+
+def test_a_nan_is_not_lost() -> None:
+    """What is not finite must reach the gradients, where it is noticed and the update skipped."""
+    student, teacher, positions, labels = vocabulary_case(40, 32, 32, 0.3)
+    student[0][3, 5] = float("nan")
+    mine = [t.clone().requires_grad_() for t in student]
+    terms = VocabLossTerms(temperature=2.0, weight_distillation=5.0, weight_mlm=2.0, attended=40.0, masked=12.0)
+    taught = Decoder(teacher[1], teacher[2], VOCAB_SIZE)
+    arguments = (mine[0], Decoder(mine[1], mine[2], VOCAB_SIZE), teacher[0], taught, positions, labels, terms)
+    vocab_loss(*arguments, kernel="native").weighted.backward()
+    assert all(t.grad.isnan().any() for t in mine)
+    qkv = normal(20, 3, 1, 16)
+    qkv[4, 1, 0, 2] = float("nan")
+    assert native_attention(qkv, torch.tensor([0, 20], dtype=torch.int32), 0.0).isnan().all()
+
+
 def test_scale_to_bf16() -> None:
     for count in (5, 16, 1000):
         tensor = torch.randn(count)

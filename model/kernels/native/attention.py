@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels.native.library import library
+from model.kernels.native.library import check_operands, library
 from model.kernels.philox import draw_seed, drop_below
 
 
@@ -28,7 +28,10 @@ def native_attention(qkv: Tensor, cu_seqlens: Tensor, dropout: float) -> Tensor:
     """Multi-head attention within each sequence: qkv (T, 3, A, D) bf16, cu_seqlens (S+1,) int32, both on the CPU ->
     (T, A * D). D is a multiple of 16. The dropout mask depends only on torch's default generator at the call: the
     weight of key j for query token t in head h is half j % 8 of philox(counter (t, j // 8, h, 0))."""
-    return _NativeAttention.apply(qkv.contiguous(), cu_seqlens, dropout, draw_seed() if dropout > 0.0 else 0)
+    qkv = qkv.contiguous()
+    check_operands(qkv)
+    assert cu_seqlens.dtype == torch.int32
+    return _NativeAttention.apply(qkv, cu_seqlens, dropout, draw_seed() if dropout > 0.0 else 0)
 
 
 class _NativeAttention(torch.autograd.Function):

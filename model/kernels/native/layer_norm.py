@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels.native.library import library
+from model.kernels.native.library import check_operands, library
 from model.kernels.philox import draw_seed, drop_below
 
 
@@ -36,8 +36,10 @@ def native_layer_norm(
     `philox_keep_mask` of the seed drawn here, computed again in backward."""
     if residual is not None:
         residual = residual.contiguous()
+    hidden = hidden.contiguous()
+    check_operands(hidden, residual, weight, bias)
     seed = draw_seed() if probability > 0.0 else 0
-    return _NativeLayerNorm.apply(hidden.contiguous(), residual, weight, bias, eps, drop_below(probability), seed)
+    return _NativeLayerNorm.apply(hidden, residual, weight, bias, eps, drop_below(probability), seed)
 
 
 class _NativeLayerNorm(torch.autograd.Function):

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 SOURCES = Path(__file__).parent
 FLAGS = (
@@ -34,6 +35,20 @@ def obstacle() -> str:
         said = getattr(error, "stderr", "") or str(error)
         return f"{compiler()} did not compile them: {said.strip().splitlines()[0] if said.strip() else error}"
     return ""
+
+
+def check_operands(*tensors: Tensor | None) -> None:
+    """The kernels see bare memory: what is not bf16 on the CPU, one element after the other, they would misread.
+
+    Raises:
+        TypeError: another dtype or device.
+    """
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.dtype != torch.bfloat16 or tensor.device.type != "cpu":
+            raise TypeError(f"native kernels need bf16 on the CPU, this is {tensor.dtype} on {tensor.device}")
+        assert tensor.is_contiguous()
 
 
 def compiler() -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels.native.library import library
+from model.kernels.native.library import check_operands, library
 
 FEWEST_ROWS = 8
 """A whole tile of the matrix product."""
@@ -28,7 +28,9 @@ class _Arguments(ctypes.Structure):
 def native_linear(hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool = False) -> Tensor:
     """hidden @ weight.T + bias, then the exact GELU if wanted: (T, K), (N, K), (N,) -> (T, N), all bf16 on the CPU; T at
     least 8, K and N multiples of 16."""
-    return _NativeLinear.apply(hidden.contiguous(), weight, bias, has_gelu)
+    hidden = hidden.contiguous()
+    check_operands(hidden, weight, bias)
+    return _NativeLinear.apply(hidden, weight, bias, has_gelu)
 
 
 class _NativeLinear(torch.autograd.Function):

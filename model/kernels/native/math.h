@@ -9,7 +9,7 @@ constexpr float LOWEST_EXPONENT = -120.0f;  // e^x below this is 0 in fp32
 
 // e^x to about 1 ulp, for x <= 88: x = n ln2 + r, polynomial in r (Cephes' coefficients), scaled by 2^n.
 inline __m512 exponential(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(LOWEST_EXPONENT));
+  x = _mm512_max_ps(_mm512_set1_ps(LOWEST_EXPONENT), x);  // in this order a NaN stays one
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
   r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
