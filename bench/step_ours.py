@@ -39,7 +39,8 @@ class OurSide:
         kernels, why = choose_kernels(wanted, "auto", workload.student, device, dtype)
         self.student = make_random(workload.student, kernels=kernels, seed=1).to(device)
         self.objective = TripleLoss(ObjectiveConfig(), kernels.vocab_loss)
-        self.setup = f"student {str(dtype).removeprefix('torch.')} with fp32 masters, {why}; teacher {str(teacher_dtype).removeprefix('torch.')}, {why_teacher}"
+        student_name, teacher_name = (str(t).removeprefix("torch.") for t in (dtype, teacher_dtype))
+        self.setup = f"student {student_name} with fp32 masters, {why}; teacher {teacher_name}, {why_teacher}"
         self.start()
 
     def start(self) -> None:
