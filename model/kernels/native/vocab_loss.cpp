@@ -45,7 +45,7 @@ struct VocabLoss {
   float* grad_features;  // (T, H)
   float* grad_weight;    // (V, H)
   float* grad_bias;      // (V)
-  double* sums;          // KL divergence, negative log-likelihood
+  double* sums;          // zeros on entry: KL divergence, negative log-likelihood
   // sizes
   int64_t tokens, num_masked, width, teacher_width, vocab_rows, vocab_size, chunk;
   // d(loss)/d(logits) = kl_scale * (p_student - p_teacher) + mlm_scale * (softmax - one-hot)
@@ -83,14 +83,17 @@ class Walk {
         student_packed(0, (size_t)a.chunk * a.width * 2), teacher_packed(1, (size_t)a.chunk * a.teacher_width * 2),
         features_packed(2, (size_t)a.chunk * a.width * 2), student_logits(3, (size_t)a.vocab_rows * a.chunk * 4),
         teacher_logits(4, has_teacher ? (size_t)a.vocab_rows * a.chunk * 4 : 0), grad_features(5, (size_t)threads * a.chunk * a.width * 4), student_norms(threads), teacher_norms(threads),
-        coefficients(a.chunk) {}
+        coefficients(a.chunk), kl_of(threads), nll_of(threads) {}
 
   void run() {
 #pragma omp parallel num_threads(threads)
     for (long first = 0; first < a.tokens; first += a.chunk)
       walk_chunk(omp_get_thread_num(), first, std::min(a.chunk, a.tokens - first));
-    a.sums[0] = kl;
-    a.sums[1] = nll;
+    // Thread by thread, so that the sum does not depend on who was first.
+    for (int thread = 0; thread < threads; ++thread) {
+      a.sums[0] += kl_of[thread];
+      a.sums[1] += nll_of[thread];
+    }
   }
 
  private:
@@ -101,7 +104,7 @@ class Walk {
   Buffer student_packed, teacher_packed, features_packed, student_logits, teacher_logits, grad_features;
   std::vector<Normaliser> student_norms, teacher_norms;
   Coefficients coefficients;
-  double kl = 0.0, nll = 0.0;
+  std::vector<double> kl_of, nll_of;  // of each thread
 
   static long padded(long tokens) { return (tokens + LANES - 1) / LANES * LANES; }
 
@@ -273,7 +276,7 @@ class Walk {
       c.hard_inverse[token] = is_masked ? (float)(1.0 / hard) : 0.0f;
       c.mlm[token] = is_masked ? a.mlm_scale : 0.0f;
       c.label[token] = is_masked ? (int32_t)a.labels[first + token] : -1;
-      if (is_masked) nll += largest + std::log(hard);  // minus the label's logit, which `differentiate` meets
+      if (is_masked) a.sums[1] += largest + std::log(hard);  // minus the label's logit, which `differentiate` meets
     }
   }
 
@@ -312,11 +315,8 @@ class Walk {
         });
       }
     }
-#pragma omp critical
-    {
-      kl += my_kl;
-      nll += my_nll;
-    }
+    kl_of[me] += my_kl;
+    nll_of[me] += my_nll;
   }
 
   // d(logits) of 16 tokens for `rows` rows of the vocabulary: over the student's logits, and as pairs along V.
