@@ -1,8 +1,8 @@
 """Attention over packed sequences: everything else in the encoder sees only real tokens; sequences matter here alone.
 
 Five backends behind one name. Three read the packed layout directly: `varlen` (flash attention, GPU), `native` (our C++)
-and `blocked` (torch, CPU). `sdpa` and `softmax` unpack into a padded (S, L) block, attend, and pack again; `softmax` is the
-path of the fused softmax.
+and `blocked` (torch, CPU). `sdpa` and `softmax` want a padded (S * L) block, into which the encoder unpacks once before
+its layers and packs again after them; `softmax` is the path of the fused softmax.
 
 Shapes: T real tokens, S sequences, L the longest, A heads, D width of a head.
 """
@@ -34,6 +34,17 @@ class Packing(NamedTuple):
     def num_sequences(self) -> int:
         return self.cu_seqlens.shape[0] - 1
 
+    def unpack(self, hidden: Tensor) -> Tensor:
+        """(T, H) -> (S * L, H), zeros between the sequences; once for all layers, which then see padding too."""
+        if self.slots is None:
+            return hidden
+        block = hidden.new_zeros(self.num_sequences * self.max_seqlen, hidden.shape[1])
+        return block.index_copy(0, self.slots, hidden)
+
+    def pack(self, hidden: Tensor) -> Tensor:
+        """(S * L, H) -> (T, H)."""
+        return hidden if self.slots is None else hidden.index_select(0, self.slots)
+
 
 def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, backend: str) -> Packing:
     """The index work of a batch, done once for all layers. No host synchronisation: shapes decide."""
@@ -50,8 +61,8 @@ def make_packing(position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int, back
 def attend(qkv: Tensor, packing: Packing, backend: str, dropout: float, softmax_kernel: str = "torch") -> Tensor:
     """Multi-head attention within each sequence.
 
-    qkv (T, 3, A, D) -> (T, A * D). `dropout` is applied to the attention weights; pass 0 in evaluation. `softmax_kernel`
-    is the implementation that the `softmax` backend uses.
+    qkv (T, 3, A, D) -> (T, A * D), for `sdpa` and `softmax` of the rows that `Packing.unpack` made. `dropout` is applied to
+    the attention weights; pass 0 in evaluation. `softmax_kernel` is the implementation that the `softmax` backend uses.
     """
     if backend == "varlen":
         return _attend_varlen(qkv, packing, dropout)
@@ -79,9 +90,6 @@ def _attend_varlen(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
 def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, softmax_kernel: str) -> Tensor:
     _, _, num_heads, head_width = qkv.shape
     num_sequences, longest = packing.num_sequences, packing.max_seqlen
-    if packing.slots is not None:
-        block = qkv.new_zeros(num_sequences * longest, 3, num_heads, head_width)
-        qkv = block.index_copy(0, packing.slots, qkv)
     query, key, value = qkv.view(num_sequences, longest, 3, num_heads, head_width).permute(
         2, 0, 3, 1, 4
     )  # (S, A, L, D)
@@ -90,8 +98,7 @@ def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, 
     else:
         scores = query @ key.transpose(-1, -2)  # (S, A, L, L)
         out = scaled_masked_softmax(scores, packing.key_mask, head_width**-0.5, dropout, softmax_kernel) @ value
-    out = out.transpose(1, 2).reshape(num_sequences * longest, num_heads * head_width)
-    return out if packing.slots is None else out.index_select(0, packing.slots)
+    return out.transpose(1, 2).reshape(num_sequences * longest, num_heads * head_width)
 
 
 def choose_attention(

@@ -79,9 +79,10 @@ class Encoder(nn.Module):
         packing = make_packing(position_ids, cu_seqlens, max_seqlen, self.kernels.attention)
         words, projection = tied_embedding(token_ids, self.word.weight)
         hidden = dropout(self._embed(words, position_ids), self.config.hidden_dropout, self.training)
+        rows = packing.unpack(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, packing)
-        return hidden, projection
+            rows = layer(rows, packing)
+        return packing.pack(rows), projection
 
     def _embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
         return self.norm(words, self.position(position_ids))
