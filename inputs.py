@@ -187,6 +187,9 @@ class InputLoader:
         dropout = self.source.dropout
         taught = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
         kernels, why = self._choose_kernels(taught, DTYPES[self.ds.precision])
+        if kernels.vocab_loss == "native" and dtype != torch.bfloat16:
+            kernels = dataclasses.replace(kernels, vocab_loss="torch")
+            why += "; but torch for vocab_loss (the native one needs a bf16 teacher)"
         published = load_model(folder, teacher_kernels)
         student = make_student(
             published,

@@ -89,7 +89,7 @@ class StudentConfig:
     """Attention backend. auto: the packed one that the device has, or sdpa. varlen: packed, flash attention (GPU).
     native, blocked: packed, C++ and cache-sized blocks (CPU). sdpa: padded, PyTorch's own. softmax: padded, spelled out."""
     kernels: Literal["auto", "native", "triton", "apex", "torch"] = "auto"
-    """Fused layer norm, GELU, softmax and vocabulary loss. auto: the fastest that the device has.
+    """Linear layers (CPU), fused layer norm, GELU, softmax and vocabulary loss. auto: the fastest that the device has.
     native: C++, compiled at first use (CPU). triton, apex: GPU. torch: plain operations."""
 
     def __post_init__(self) -> None:

@@ -39,6 +39,8 @@ class Ranks:
 
 def start_ranks() -> Ranks:
     """Join the process group that the launcher (deepspeed, torchrun, srun, mpirun) described; alone without one."""
+    if not torch.cuda.is_available():
+        keep_freed_memory()  # first of all: importing DeepSpeed allocates, and torch's switch is read only once
     import deepspeed
 
     describe_group(os.environ)
@@ -49,7 +51,6 @@ def start_ranks() -> Ranks:
     else:
         device = torch.device("cpu")
         share_cores()
-        keep_freed_memory()
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device)
 
@@ -137,7 +138,7 @@ def keep_freed_memory() -> None:
     Every buffer above 128 kB is otherwise mapped anew at each use: a quarter of the vocabulary loss's time on a CPU. What
     glibc still maps anew (above 32 MB) comes in huge pages: 96 MB are filled in 3 ms instead of 18.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's own switch, read at its first large allocation
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's own switch, read at its first allocation
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     try:
         libc = ctypes.CDLL("libc.so.6")

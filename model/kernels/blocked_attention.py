@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.kernels.dropout import drop, keep_mask
 
@@ -61,6 +62,7 @@ class _BlockedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         qkv, cu_seqlens = ctx.saved_tensors
         grad_qkv = torch.empty_like(qkv)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def tied_embedding(token_ids: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,12 +29,13 @@ class _TiedEmbedding(torch.autograd.Function):
         return F.embedding(token_ids, weight), weight.view_as(weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor, grad_weight: Tensor) -> tuple[Tensor, None]:
         (token_ids,) = ctx.saved_tensors
         words, places = token_ids.unique(return_inverse=True)
         wide = torch.promote_types(grad_rows.dtype, torch.float32)
         sums = grad_rows.new_zeros((words.shape[0], grad_rows.shape[1]), dtype=wide)
         sums.index_add_(0, places, grad_rows.to(wide))
-        grad_weight = grad_weight.contiguous()  # fresh from the projection's backward, so it may be written to
+        grad_weight = grad_weight.contiguous()  # fresh from the vocabulary loss, its one consumer: it may be written to
         grad_weight[words] = (grad_weight[words].to(wide) + sums).to(grad_weight.dtype)
         return grad_weight, None

@@ -26,7 +26,7 @@ def draw_seed_on(device: torch.device) -> Tensor:
 
 def drop_below(probability: float) -> int:
     """An element is dropped if its 16 bits are below this: probabilities are multiples of 1/65536."""
-    return round(probability * 65536)
+    return min(round(probability * 65536), 65535)
 
 
 def philox(counter: Tensor, seed: int) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.kernels.gemm import add_mm_fp32, as_operand, exact_16_bit_products, mm_fp32
 from model.kernels.native import vocab_loss as native
@@ -176,6 +177,7 @@ class _ChunkedVocabLoss(torch.autograd.Function):
         return weighted, distillation, mlm
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_weighted: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_weighted * ctx.scale
         if ctx.is_native:

@@ -43,9 +43,10 @@ def leaves(*tensors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 
 
 # 8 and 9: one tile of rows, and one that is computed twice in part; 304 and 96: no whole panels of 48 columns; 2,100:
-# three spans of backward.
+# three spans of backward; 31,748: a last span that would be less than a tile.
 @pytest.mark.parametrize(
-    ("rows", "width", "outputs"), [(8, 16, 16), (9, 48, 32), (61, 304, 96), (130, 96, 304), (2100, 32, 48)]
+    ("rows", "width", "outputs"),
+    [(8, 16, 16), (9, 48, 32), (61, 304, 96), (130, 96, 304), (2100, 32, 48), (31748, 16, 16)],
 )
 @pytest.mark.parametrize("has_gelu", [False, True])
 def test_linear(rows: int, width: int, outputs: int, has_gelu: bool) -> None:
@@ -274,6 +275,47 @@ def test_a_nan_is_not_lost() -> None:
     qkv = normal(20, 3, 1, 16)
     qkv[4, 1, 0, 2] = float("nan")
     assert native_attention(qkv, torch.tensor([0, 20], dtype=torch.int32), 0.0).isnan().all()
+
+
+def test_a_weight_of_zero_still_reports_the_loss() -> None:
+    student, teacher, positions, labels = vocabulary_case(20, 32, 32, 0.3)
+    terms = VocabLossTerms(temperature=2.0, weight_distillation=0.0, weight_mlm=2.0, attended=20.0, masked=6.0)
+    results = []
+    for kernel in ("native", "torch"):
+        mine = [t.clone().requires_grad_() for t in student]
+        arguments = (mine[0], Decoder(mine[1], mine[2], VOCAB_SIZE), teacher[0], Decoder(*teacher[1:], VOCAB_SIZE))
+        results.append(vocab_loss(*arguments, positions, labels, terms, kernel=kernel))
+    assert_near(results[0].distillation, results[1].distillation, 1e-5)
+
+
+def test_more_threads_than_come_or_than_there_is_work_for() -> None:
+    """A limit of the runtime grants fewer threads than asked for; a small vocabulary has fewer tiles than threads."""
+    script = """
+import torch
+from model.kernels.native.vocab_loss import Projection, walk
+torch.manual_seed(0)
+side = Projection(*(torch.randn(*shape).bfloat16() for shape in ((20, 16), (64, 16), (64,))))
+constants = {"vocab_size": 60, "temperature": 2.0, "kl_scale": 1.0, "mlm_scale": 1.0}
+results = []
+for threads in (1, 2, 12):
+    torch.set_num_threads(threads)
+    results.append(walk(side, None, torch.arange(20), torch.arange(20), **constants))
+for result in results[1:]:
+    for got, expected in zip(result, results[0]):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+"""
+    for limit in ("1", "64"):
+        environment = os.environ | {"OMP_THREAD_LIMIT": limit}
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True)
+
+
+def test_second_derivatives_are_refused() -> None:
+    hidden = normal(16, 16).requires_grad_()
+    weight = normal(16, 16).requires_grad_()
+    out = native_linear(hidden, weight, torch.zeros(16).bfloat16())
+    (grad,) = torch.autograd.grad(out.float().square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 def test_scale_to_bf16() -> None:

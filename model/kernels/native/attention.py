@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.kernels.native.library import check_operands, library
 from model.kernels.philox import draw_seed, drop_below
@@ -31,6 +32,9 @@ def native_attention(qkv: Tensor, cu_seqlens: Tensor, dropout: float) -> Tensor:
     qkv = qkv.contiguous()
     check_operands(qkv)
     assert cu_seqlens.dtype == torch.int32
+    assert cu_seqlens.is_contiguous()
+    assert qkv.shape[1] == 3
+    assert qkv.shape[3] % 16 == 0
     return _NativeAttention.apply(qkv, cu_seqlens, dropout, draw_seed() if dropout > 0.0 else 0)
 
 
@@ -46,6 +50,7 @@ class _NativeAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         qkv = ctx.saved_tensors[0]
         grad_qkv = torch.empty_like(qkv)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.kernels.native.library import check_operands, library
 from model.kernels.philox import draw_seed, drop_below
@@ -38,6 +39,9 @@ def native_layer_norm(
         residual = residual.contiguous()
     hidden = hidden.contiguous()
     check_operands(hidden, residual, weight, bias)
+    assert residual is None or residual.shape == hidden.shape
+    assert weight.shape == bias.shape == hidden.shape[1:]
+    assert hidden.shape[1] % 16 == 0
     seed = draw_seed() if probability > 0.0 else 0
     return _NativeLayerNorm.apply(hidden, residual, weight, bias, eps, drop_below(probability), seed)
 
@@ -64,6 +68,7 @@ class _NativeLayerNorm(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         weight, total, mean, inverse = ctx.saved_tensors
         grad_hidden = torch.empty_like(total)

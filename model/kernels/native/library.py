@@ -31,9 +31,11 @@ def obstacle() -> str:
         return "there is no C++ compiler (install g++, or set CXX)"
     try:
         library()
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
-        return f"{compiler()} did not compile them: {said.strip().splitlines()[0] if said.strip() else error}"
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.splitlines() or [str(error)]
+        return f"{compiler()} did not compile them: {next((line for line in lines if 'error' in line), lines[0])}"
+    except (OSError, RuntimeError) as error:
+        return f"they cannot be built or loaded ({error}; DISTILLERY_CACHE names another folder)"
     return ""
 
 
@@ -70,7 +72,8 @@ def library() -> ctypes.CDLL:
     compiled_by = compiler()
     if compiled_by is None:
         raise OSError("no C++ compiler: install g++, or set CXX")
-    digest.update(subprocess.run([compiled_by, "--version"], capture_output=True, check=True).stdout)
+    version = subprocess.run([compiled_by, "--version"], capture_output=True, text=True, check=True).stdout
+    digest.update(version.encode())
     cache = Path(os.environ.get("DISTILLERY_CACHE") or Path.home() / ".cache" / "distillery")
     target = cache / f"kernels-{digest.hexdigest()[:16]}.so"
     if not target.exists():

@@ -18,7 +18,7 @@ struct Linear {
   const uint16_t* input;     // (T, K)
   const uint16_t* weight;    // (N, K)
   const uint16_t* bias;      // (N); forward only
-  uint16_t* inner;           // (T, N): x W^T + b, what GELU read; null without GELU, or where backward will not ask
+  uint16_t* inner;           // (T, N): x W^T + b, what GELU read; null without GELU, or where there is no backward
   uint16_t* out;             // (T, N); forward only
   const uint16_t* grad_out;  // (T, N); backward from here on
   uint16_t* grad_input;      // (T, K)
@@ -245,14 +245,16 @@ int backward(const Linear& a) {
   const Buffer sums(2, spans > 1 ? (size_t)a.outputs * a.width * 4 : 0);
   std::fill_n(a.grad_bias, a.outputs, 0.0f);
   int failed = 0;
-  for (long first = 0; first < a.tokens; first += size) {
+  for (long first = 0, count; first < a.tokens; first += count) {
+    // What is left over and less than a tile goes with the span before it.
+    count = a.tokens - first < size + TILE_ROWS ? a.tokens - first : size;
     Linear span = a;
-    span.tokens = std::min(size, a.tokens - first);
+    span.tokens = count;
     span.input += first * a.width;
     span.grad_input += first * a.width;
     span.grad_out += first * a.outputs;
     if (a.has_gelu) span.inner += first * a.outputs;
-    failed |= backward_span(span, sums.as<float>(), first == 0, first + size >= a.tokens);
+    failed |= backward_span(span, sums.as<float>(), first == 0, first + count == a.tokens);
   }
   return failed;
 }
@@ -273,5 +275,8 @@ extern "C" int linear_forward(const Linear* a) {
 }
 
 extern "C" int linear_backward(const Linear* a) {
-  return guarded([&] { return backward(*a); });
+  return guarded([&] {
+    const std::lock_guard lock(workspace_mutex());
+    return backward(*a);
+  });
 }

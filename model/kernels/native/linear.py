@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.kernels.native.library import check_operands, library
 
@@ -30,19 +31,23 @@ def native_linear(hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool =
     least 8, K and N multiples of 16."""
     hidden = hidden.contiguous()
     check_operands(hidden, weight, bias)
-    return _NativeLinear.apply(hidden, weight, bias, has_gelu)
+    assert hidden.shape[0] >= FEWEST_ROWS
+    assert weight.shape == (bias.shape[0], hidden.shape[1])
+    assert weight.shape[0] % 16 == weight.shape[1] % 16 == 0
+    return _NativeLinear.apply(hidden, weight, bias, has_gelu, torch.is_grad_enabled())
 
 
 class _NativeLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool, has_backward: bool) -> Tensor:
         out = hidden.new_empty(hidden.shape[0], weight.shape[0])
-        inner = torch.empty_like(out) if has_gelu and any(ctx.needs_input_grad) else None
+        inner = torch.empty_like(out) if has_gelu and has_backward and any(ctx.needs_input_grad) else None
         _call("linear_forward", (hidden, weight, bias, inner, out), has_gelu)
         ctx.save_for_backward(hidden, weight, inner)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, inner = ctx.saved_tensors
         grads = (
@@ -52,7 +57,7 @@ class _NativeLinear(torch.autograd.Function):
         )
         tensors = (hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
         _call("linear_backward", tensors, inner is not None)
-        return grads[0], grads[1], grads[2].to(weight.dtype), None
+        return grads[0], grads[1], grads[2].to(weight.dtype), None, None
 
 
 def _call(name: str, tensors: tuple[Tensor | None, ...], has_gelu: bool) -> None:

@@ -59,10 +59,11 @@ namespace {
 // Running maximum and sum of exponentials of one model, a lane per token.
 struct Normaliser {
   std::vector<float> largest, soft, hard;  // (C): maximum; sum of e^((z - max) / T); of e^(z - max), masked tokens only
-  void reset(long tokens) {
-    largest.assign(tokens, NO_LOGIT);
-    soft.assign(tokens, 0.0f);
-    hard.assign(tokens, 0.0f);
+  explicit Normaliser(long tokens) : largest(tokens), soft(tokens), hard(tokens) {}
+  void reset() {
+    std::fill(largest.begin(), largest.end(), NO_LOGIT);
+    std::fill(soft.begin(), soft.end(), 0.0f);
+    std::fill(hard.begin(), hard.end(), 0.0f);
   }
 };
 
@@ -70,6 +71,7 @@ struct Normaliser {
 struct Coefficients {
   std::vector<float> student_max, teacher_max, student_inverse, teacher_inverse, log_ratio, hard_inverse, kl, mlm;
   std::vector<int32_t> label;
+  long real = 0;  // tokens, of which there are fewer than lanes at the end
   explicit Coefficients(long tokens)
       : student_max(tokens), teacher_max(tokens), student_inverse(tokens), teacher_inverse(tokens), log_ratio(tokens),
         hard_inverse(tokens), kl(tokens), mlm(tokens), label(tokens) {}
@@ -78,12 +80,15 @@ struct Coefficients {
 class Walk {
  public:
   explicit Walk(const VocabLoss& arguments)
-      : a(arguments), threads(omp_get_max_threads()), inverse_temperature(1.0f / a.temperature),
+      : a(arguments), threads(team(a.vocab_rows / TILE_ROWS)), inverse_temperature(1.0f / a.temperature),
         has_teacher(a.teacher_features != nullptr),
         student_packed(0, (size_t)a.chunk * a.width * 2), teacher_packed(1, (size_t)a.chunk * a.teacher_width * 2),
         features_packed(2, (size_t)a.chunk * a.width * 2), student_logits(3, (size_t)a.vocab_rows * a.chunk * 4),
-        teacher_logits(4, has_teacher ? (size_t)a.vocab_rows * a.chunk * 4 : 0), grad_features(5, (size_t)threads * a.chunk * a.width * 4), student_norms(threads), teacher_norms(threads),
-        coefficients(a.chunk), kl_of(threads), nll_of(threads) {}
+        teacher_logits(4, has_teacher ? (size_t)a.vocab_rows * a.chunk * 4 : 0), grad_features(5, (size_t)threads * a.chunk * a.width * 4), student_norms(threads, Normaliser(a.chunk)),
+        teacher_norms(threads, Normaliser(a.chunk)),
+        coefficients(a.chunk), kl_of(threads), nll_of(threads),
+        block_pairs(threads, std::vector<uint32_t>(BLOCK / 2 * a.chunk)),
+        block_weight(threads, std::vector<uint32_t>(BLOCK / 2 * a.width)) {}
 
   void run() {
 #pragma omp parallel num_threads(threads)
@@ -104,7 +109,17 @@ class Walk {
   Buffer student_packed, teacher_packed, features_packed, student_logits, teacher_logits, grad_features;
   std::vector<Normaliser> student_norms, teacher_norms;
   Coefficients coefficients;
-  std::vector<double> kl_of, nll_of;  // of each thread
+  std::vector<double> kl_of, nll_of;                           // of each thread, as the two below
+  std::vector<std::vector<uint32_t>> block_pairs, block_weight;  // a block's d(logits) and W, packed
+
+  // Threads that really come, at most one for each tile of the vocabulary: a limit on threads may grant fewer than wanted.
+  static int team(long tiles) {
+    int count = 1;
+#pragma omp parallel
+#pragma omp single
+    count = omp_get_num_threads();
+    return (int)std::clamp<long>(tiles, 1, count);
+  }
 
   static long padded(long tokens) { return (tokens + LANES - 1) / LANES * LANES; }
 
@@ -177,8 +192,8 @@ class Walk {
 
   // Step 1: this thread's rows of both models' logits, and their normalisers.
   void project(int me, long first, long columns) {
-    student_norms[me].reset(columns);
-    teacher_norms[me].reset(columns);
+    student_norms[me].reset();
+    teacher_norms[me].reset();
     const long masked = std::clamp(a.num_masked - first, 0L, columns);
     long begin, end;
     range(me, begin, end);
@@ -260,6 +275,7 @@ class Walk {
 
   // Step 2: one normaliser for every token of the chunk.
   void combine(long first, long count, long columns) {
+    coefficients.real = count;
     for (long token = 0; token < columns; ++token) {
       double soft, hard, largest, teacher_soft, unused, teacher_largest;
       total(student_norms, token, largest, soft, hard);
@@ -296,21 +312,21 @@ class Walk {
     long begin, end;
     range(me, begin, end);
     float* share = grad_features.as<float>() + (size_t)me * a.chunk * a.width;
-    std::vector<uint32_t> pairs(BLOCK / 2 * columns + LANES), weight(BLOCK / 2 * a.width + LANES);
+    uint32_t *pairs = block_pairs[me].data(), *weight = block_weight[me].data();
     double my_kl = 0.0, my_nll = 0.0;
     for (long v = begin; v < end; v += BLOCK) {
       const long rows = std::min(BLOCK, end - v);
       for (long column = 0; column < columns; column += LANES)
-        gradients(v, rows, column, columns, pairs.data(), my_kl, my_nll);
+        gradients(v, rows, column, columns, pairs, my_kl, my_nll);
       for (long r = 0; r < rows; ++r) add_bias_gradient(v + r, columns, is_first);
-      pack_weight(v, rows, weight.data());
+      pack_weight(v, rows, weight);
       const long upcoming = std::min(BLOCK, end - v - rows) * a.width, portion = upcoming / (columns / TILE_ROWS);
       for (long token = 0; token < columns; token += TILE_ROWS) {
         fetch(a.student_weight + (v + rows) * a.width + token / TILE_ROWS * portion, portion);
         for_columns(a.width / LANES, [&]<int NR>(long column) {
           Tile<TILE_ROWS, NR> tile;
-          multiply(tile, Left{pairs.data() + token, 1, columns},
-                       Right{weight.data() + column * rows / 2, NR * LANES}, rows / 2);
+          multiply(tile, Left{pairs + token, 1, columns},
+                       Right{weight + column * rows / 2, NR * LANES}, rows / 2);
           store_tile(tile, share + token * a.width + column, a.width, v != begin);
         });
       }
@@ -362,7 +378,7 @@ class Walk {
       }
       _mm512_storeu_si512(pairs + r / 2 * columns + column, interleave_bf16(narrow[0], narrow[1]));
     }
-    const __mmask16 is_real = _mm512_cmp_ps_mask(kl_scale, _mm512_setzero_ps(), _CMP_NEQ_OQ);
+    const __mmask16 is_real = (__mmask16)((1u << std::clamp<long>(c.real - column, 0, LANES)) - 1);
     kl_sum += _mm512_mask_reduce_add_ps(is_real, divergence);
     nll_sum -= _mm512_reduce_add_ps(picked);
   }
@@ -425,6 +441,7 @@ class Walk {
 
 extern "C" int vocab_loss(const VocabLoss* arguments) {
   try {
+    const std::lock_guard lock(workspace_mutex());
     Walk(*arguments).run();
     return 0;
   } catch (const std::bad_alloc&) {

@@ -35,7 +35,7 @@ class Result(NamedTuple):
     nll: Tensor
     """Sum over masked tokens of the negative log-likelihood, fp32."""
     grad_features: Tensor
-    """(T, H) fp32: of kl_scale / temperature * kl + mlm_scale * nll, as the two below."""
+    """(T, H) fp32: of kl_scale * temperature * kl + mlm_scale * nll, as the two below."""
     grad_weight: Tensor
     """(V, H) fp32"""
     grad_bias: Tensor
@@ -59,6 +59,8 @@ class _Arguments(ctypes.Structure):
 def can_run(student: Projection, teacher: Projection | None) -> bool:
     """Whether dtypes, device and shapes are those of the C++ walk."""
     sides = [student] if teacher is None else [student, teacher]
+    if student.features.shape[0] == 0 or sides[-1].weight.shape[0] != student.weight.shape[0]:
+        return False
     return all(
         tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" and side.weight.shape[0] % 16 == 0
         for side in sides

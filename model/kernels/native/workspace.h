@@ -2,11 +2,18 @@
 #pragma once
 #include <sys/mman.h>
 #include <cstdlib>
+#include <mutex>
 #include <new>
 
 namespace distillery {
 
 constexpr size_t HUGE_PAGE = 2 << 20;
+
+// Held while the buffers below are in use.
+inline std::mutex& workspace_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
 
 struct Buffer {
   struct Block {
