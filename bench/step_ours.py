@@ -20,7 +20,6 @@ from model.kernels.choice import choose_kernels
 from model.objective import TripleLoss
 from model.student import make_random
 from model.teacher import Teacher, choose_dtype
-from training.distributed import keep_freed_memory
 from training.engine import parameter_groups
 
 
@@ -30,8 +29,6 @@ class OurSide:
     def __init__(
         self, workload: Workload, batch: Batch, device: torch.device, dtype: torch.dtype = torch.bfloat16
     ) -> None:
-        if device.type == "cpu":
-            keep_freed_memory()  # as every rank of train.py does
         self.workload, self.batch, self.dtype = workload, batch.to(device), dtype
         wanted = KERNELS.get(workload.variant, "auto")
         teacher_dtype, _ = choose_dtype("auto", device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.kernels_worker import copy_bandwidth
 from bench.workload import PARTS, STAGES, Measurement, Workload
 from data.batch import Batch
-from training.distributed import leave_ranks, start_ranks
+from training.distributed import keep_freed_memory, leave_ranks, start_ranks
 from training.metrics import Stopwatch, measure_gemm_peak, peak_memory_bytes
 
 FIRST_WORD, MASK_ID = 1000, 103  # of BERT's uncased vocabulary
@@ -138,8 +138,11 @@ def measure(workload: Workload) -> Measurement:
 
 def join_ranks(workload: Workload) -> torch.device:
     """This process's device; joins the process group where the variant needs one, which alone imports DeepSpeed."""
+    is_cuda = torch.cuda.is_available()
+    if not is_cuda and not workload.variant.startswith("hf"):
+        keep_freed_memory()  # as every rank of train.py does, before anything is allocated
     if workload.variant not in STAGES and workload.ranks == 1:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if is_cuda else "cpu")
     threads = torch.get_num_threads()
     device = start_ranks().device
     if workload.ranks == 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.attention import Packing, attend, make_packing
 from model.config import EncoderConfig
-from model.kernels.activation import linear_gelu
+from model.kernels.activation import feed_forward, linear_gelu
 from model.kernels.choice import Kernels
 from model.kernels.dropout import dropout
 from model.kernels.embedding import tied_embedding
@@ -54,8 +54,8 @@ class Layer(nn.Module):
         hidden = self.attention_norm(
             linear(context, self.attention_output, self.kernels.linear), hidden, self.hidden_dropout
         )
-        inner = linear_gelu(hidden, self.ffn_in, self.kernels.activation)
-        return self.ffn_norm(linear(inner, self.ffn_out, self.kernels.linear), hidden, self.hidden_dropout)
+        inner = feed_forward(hidden, self.ffn_in, self.ffn_out, self.kernels.activation, self.kernels.linear)
+        return self.ffn_norm(inner, hidden, self.hidden_dropout)
 
 
 class Encoder(nn.Module):

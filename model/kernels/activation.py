@@ -6,16 +6,24 @@ Shapes: T rows, H and F widths.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.kernels.native.linear import FEWEST_ROWS, native_linear
+from model.kernels.linear import linear
+from model.kernels.native.linear import FEWEST_ROWS, native_feed_forward, native_linear
 
 
-def linear_gelu(hidden: Tensor, linear: nn.Linear, kernel: str = "torch") -> Tensor:
-    """gelu(linear(hidden)): (T, H) -> (T, F). Plain torch adds the bias in the matrix product's last step."""
+def linear_gelu(hidden: Tensor, module: nn.Linear, kernel: str = "torch") -> Tensor:
+    """gelu(module(hidden)): (T, H) -> (T, F). Plain torch adds the bias in the matrix product's last step."""
     if kernel == "native" and hidden.shape[0] >= FEWEST_ROWS:
-        return native_linear(hidden, linear.weight, linear.bias, has_gelu=True)
+        return native_linear(hidden, module.weight, module.bias, has_gelu=True)
     if kernel in ("torch", "native"):
-        return F.gelu(linear(hidden))
-    return bias_gelu(F.linear(hidden, linear.weight), linear.bias, kernel)
+        return F.gelu(module(hidden))
+    return bias_gelu(F.linear(hidden, module.weight), module.bias, kernel)
+
+
+def feed_forward(hidden: Tensor, inner: nn.Linear, outer: nn.Linear, activation: str, kernel: str) -> Tensor:
+    """outer(gelu(inner(hidden))): (T, H) -> (T, H), by the kernels for the activation and for linear layers."""
+    if activation == kernel == "native" and hidden.shape[0] >= FEWEST_ROWS:
+        return native_feed_forward(hidden, inner.weight, inner.bias, outer.weight, outer.bias)
+    return linear(linear_gelu(hidden, inner, activation), outer, kernel)
 
 
 def bias_gelu(inner: Tensor, bias: Tensor, kernel: str) -> Tensor:

@@ -16,7 +16,7 @@ from model.kernels.native.attention import native_attention
 from model.kernels.native.convert import scale_to_bf16
 from model.kernels.native.layer_norm import native_layer_norm
 from model.kernels.native.library import obstacle
-from model.kernels.native.linear import native_linear
+from model.kernels.native.linear import native_feed_forward, native_linear
 from model.kernels.philox import KEY_STEPS, MULTIPLIERS, ROUNDS, draw_seed, drop_below, philox_keep_mask
 from model.kernels.vocab_loss import Decoder, VocabLossTerms, vocab_loss, vocab_loss_reference
 from tests.launch import ROOT
@@ -60,6 +60,22 @@ def test_linear(rows: int, width: int, outputs: int, has_gelu: bool) -> None:
     assert_near(out, expected)
     for mine, reference in zip(ours, wide, strict=True):
         assert_near(mine.grad, reference.grad)
+
+
+@pytest.mark.parametrize("rows", [9, 1100])
+def test_feed_forward(rows: int) -> None:
+    weights = (normal(96, 32, std=0.2), normal(96, seed=1), normal(32, 96, std=0.1), normal(32, seed=1))
+    ours, wide = leaves(normal(rows, 32), *weights)
+    grad = normal(rows, 32, seed=2)
+    out = native_feed_forward(*ours)
+    out.backward(grad)
+    expected = F.linear(F.gelu(F.linear(wide[0], wide[1], wide[2])), wide[3], wide[4])
+    expected.backward(grad.double())
+    assert_near(out, expected)
+    for mine, reference in zip(ours, wide, strict=True):
+        assert_near(mine.grad, reference.grad)
+    with torch.no_grad():
+        assert torch.equal(native_feed_forward(*ours), out)
 
 
 def test_gelu_keeps_its_tails() -> None:

@@ -274,6 +274,12 @@ extern "C" int linear_forward(const Linear* a) {
   return guarded([&] { return forward(*a); });
 }
 
+// GELU alone, for what backward computes again; `count` a multiple of 16.
+extern "C" void gelu_forward(const uint16_t* inner, uint16_t* out, int64_t count) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count / LANES; ++i) store_bf16(out + i * LANES, gelu(load_bf16(inner + i * LANES)));
+}
+
 extern "C" int linear_backward(const Linear* a) {
   return guarded([&] {
     const std::lock_guard lock(workspace_mutex());

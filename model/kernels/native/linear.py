@@ -30,10 +30,7 @@ def native_linear(hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool =
     """hidden @ weight.T + bias, then the exact GELU if wanted: (T, K), (N, K), (N,) -> (T, N), all bf16 on the CPU; T at
     least 8, K and N multiples of 16."""
     hidden = hidden.contiguous()
-    check_operands(hidden, weight, bias)
-    assert hidden.shape[0] >= FEWEST_ROWS
-    assert weight.shape == (bias.shape[0], hidden.shape[1])
-    assert weight.shape[0] % 16 == weight.shape[1] % 16 == 0
+    _check(hidden, weight, bias, hidden.shape[1])
     return _NativeLinear.apply(hidden, weight, bias, has_gelu, torch.is_grad_enabled())
 
 
@@ -50,14 +47,69 @@ class _NativeLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, inner = ctx.saved_tensors
-        grads = (
-            torch.empty_like(hidden),
-            torch.empty_like(weight),
-            weight.new_empty(weight.shape[0], dtype=torch.float32),
-        )
-        tensors = (hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
-        _call("linear_backward", tensors, inner is not None)
-        return grads[0], grads[1], grads[2].to(weight.dtype), None, None
+        return *_gradients(hidden, weight, inner, grad_out), None, None
+
+
+def native_feed_forward(
+    hidden: Tensor, inner_weight: Tensor, inner_bias: Tensor, outer_weight: Tensor, outer_bias: Tensor
+) -> Tensor:
+    """native_linear(native_linear(hidden, inner, has_gelu=True), outer), whose backward computes GELU again: of the two
+    (T, F) tensors between the layers it keeps one. (T, H), (F, H), (F,), (H, F), (H,) -> (T, H)."""
+    hidden = hidden.contiguous()
+    for weight, bias, width in (
+        (inner_weight, inner_bias, hidden.shape[1]),
+        (outer_weight, outer_bias, len(inner_bias)),
+    ):
+        _check(hidden, weight, bias, width)
+    weights = (inner_weight, inner_bias, outer_weight, outer_bias)
+    return _NativeFeedForward.apply(hidden, *weights, torch.is_grad_enabled())
+
+
+class _NativeFeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        inner_weight: Tensor,
+        inner_bias: Tensor,
+        outer_weight: Tensor,
+        outer_bias: Tensor,
+        has_backward: bool,
+    ) -> Tensor:
+        activated = hidden.new_empty(hidden.shape[0], inner_weight.shape[0])
+        inner = torch.empty_like(activated) if has_backward and any(ctx.needs_input_grad) else None
+        out = hidden.new_empty(hidden.shape[0], outer_weight.shape[0])
+        _call("linear_forward", (hidden, inner_weight, inner_bias, inner, activated), True)
+        _call("linear_forward", (activated, outer_weight, outer_bias, None, out), False)
+        ctx.save_for_backward(hidden, inner_weight, inner, outer_weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, inner_weight, inner, outer_weight = ctx.saved_tensors
+        activated = torch.empty_like(inner)
+        pointers = (ctypes.c_void_p(inner.data_ptr()), ctypes.c_void_p(activated.data_ptr()))
+        library().gelu_forward(*pointers, ctypes.c_int64(inner.numel()))
+        grad_activated, *outer_grads = _gradients(activated, outer_weight, None, grad_out)
+        del activated
+        grad_hidden, *inner_grads = _gradients(hidden, inner_weight, inner, grad_activated)
+        return grad_hidden, *inner_grads, *outer_grads, None
+
+
+def _gradients(hidden: Tensor, weight: Tensor, inner: Tensor | None, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the input (T, K), the weight (N, K) and the bias (N,); `inner` (T, N) where GELU followed."""
+    grads = torch.empty_like(hidden), torch.empty_like(weight), weight.new_empty(weight.shape[0], dtype=torch.float32)
+    tensors = (hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
+    _call("linear_backward", tensors, inner is not None)
+    return grads[0], grads[1], grads[2].to(weight.dtype)
+
+
+def _check(hidden: Tensor, weight: Tensor, bias: Tensor, width: int) -> None:
+    check_operands(hidden, weight, bias)
+    assert hidden.shape[0] >= FEWEST_ROWS
+    assert weight.shape == (bias.shape[0], width)
+    assert weight.shape[0] % 16 == weight.shape[1] % 16 == 0
 
 
 def _call(name: str, tensors: tuple[Tensor | None, ...], has_gelu: bool) -> None:
