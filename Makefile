@@ -1,7 +1,7 @@
 # make demo   from nothing to a distilled student, in minutes on two cores
 # make test   set-up and the whole suite
 # make check  formatter, linter, type checker, tests
-# make bench  one update side by side with what you would use instead
+# make bench  one update, and every fused operation alone, side by side with what you would use instead
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,7 @@ bench: .venv/ready-dev
 	$(BIN)/python -m bench.step --size small --lengths 128 --sequences 8 --micro_batches 8 --rounds 2 --updates 2 \
 	  --variants ours zero1 zero2 --append bench/RESULTS.md
 	$(BIN)/python -m bench.growth --append bench/RESULTS.md
+	$(BIN)/python -m bench.kernels --append bench/RESULTS.md
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
