@@ -16,8 +16,8 @@ GB = 1e9
 
 NOTES = """\
 One update: teacher and student forward, triple loss (KL over all positions, masked-LM, cosine), backward, clipping,
-AdamW; random weights, full-length sequences, 15% masked, dropout 0.1 in the student. Each variant ran alone: one warm-up
-update, then the timed ones, the variants taking turns. tokens/s: median [slowest-fastest] of all timed updates; "best s" is
+AdamW; random weights, full-length sequences, 15% masked, dropout 0.1 in the student. Each variant ran alone: two warm-up
+updates, then the timed ones, the variants taking turns. tokens/s: median [slowest-fastest] of all timed updates; "best s" is
 the shortest, and the steadier figure where other programs use the machine. memory (of the first rank):
 the process's highest resident set on a CPU, allocated device memory on CUDA; "imports" is what was there before any
 model was built. utilisation: FLOPs that the update needs, over its time, over the best bf16 matrix product measured in

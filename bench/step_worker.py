@@ -19,6 +19,8 @@ from data.batch import Batch
 from training.distributed import keep_freed_memory, leave_ranks, start_ranks
 from training.metrics import Stopwatch, measure_gemm_peak, peak_memory_bytes
 
+WARM_UP = 2
+"""Updates before the timed ones: they allocate the optimizer's state, choose kernels, and let the heap grow to its size."""
 FIRST_WORD, MASK_ID = 1000, 103  # of BERT's uncased vocabulary
 
 
@@ -110,12 +112,12 @@ def timed_updates(
 
 
 def measure(workload: Workload) -> Measurement:
-    """One warm-up update, then the timed ones."""
+    """Warm-up, then the timed updates."""
     device = join_ranks(workload)
     make_side = side_type(workload.variant)
     baseline_bytes = peak_memory_bytes(device)
     side = make_side(workload, make_batch(workload), device)
-    timed_updates(side, workload, 1, device)  # allocates the optimizer's state, chooses kernels
+    timed_updates(side, workload, WARM_UP, device)
     before = num_preemptions()
     seconds, parts, loss = timed_updates(side, workload, workload.updates, device)
     preemptions = num_preemptions() - before

@@ -19,7 +19,7 @@ struct Attention {
   const uint16_t* qkv;       // (T, 3, A, D) bf16
   const int32_t* cu_seqlens; // (S + 1)
   uint16_t* out;             // (T, A, D) bf16; read by backward
-  float* log_sum;            // (A, T): log of the softmax's denominator; read by backward
+  float* log_sum;            // (A, T): log2 of the softmax's denominator; read by backward
   const uint16_t* grad_out;  // (T, A, D); backward only
   uint16_t* grad_qkv;        // (T, 3, A, D); backward only
   int64_t tokens, sequences, heads, width;
@@ -146,11 +146,11 @@ class Head {
       }
   }
 
-  // Scores of 8 keys for NR * 16 queries, scaled; absent keys masked.
+  // Scores of 8 keys for NR * 16 queries, in units of log 2; absent keys masked.
   template <int NR>
   inline void score(Tile<TILE_ROWS, NR>& tile, long key) const {
     multiply(tile, Left{keys.data() + key * pairs, pairs, 1}, Right{queries.data(), QUERIES}, pairs);
-    const __m512 factor = _mm512_set1_ps(scale);
+    const __m512 factor = _mm512_set1_ps(scale * LOG2_E);
 #pragma GCC unroll 8
     for (int m = 0; m < TILE_ROWS; ++m)
 #pragma GCC unroll 3
@@ -193,7 +193,7 @@ class Head {
         if (a.drop_below) dropout(query + n * LANES, key, factor);
         for (int m = 0; m < TILE_ROWS; ++m) {
           const __m512 s = _mm512_loadu_ps(&scores[(key + m) * QUERIES + n * LANES]);
-          weight[m] = exponential(_mm512_sub_ps(s, largest[n]));
+          weight[m] = power_of_two(_mm512_sub_ps(s, largest[n]));
           sum[n] = _mm512_add_ps(sum[n], weight[m]);
           if (a.drop_below) weight[m] = _mm512_mul_ps(weight[m], factor[m]);
         }
@@ -207,7 +207,7 @@ class Head {
       _mm512_store_ps(log_sum + n * LANES, largest[n]);
     }
     const long count = std::min<long>(NR * LANES, length - query);
-    for (long i = 0; i < count; ++i) a.log_sum[head * a.tokens + first + query + i] = log_sum[i] - std::log(inverse[i]);
+    for (long i = 0; i < count; ++i) a.log_sum[head * a.tokens + first + query + i] = log_sum[i] - std::log2(inverse[i]);
     const long stride = a.heads * a.width;
     weights_times_right(NR * LANES, count, inverse, a.out + (first + query) * stride + head * a.width, stride);
   }
@@ -274,7 +274,7 @@ class Head {
         if (a.drop_below) dropout(query + n * LANES, key + k, factor);
         __m256i narrow[TILE_ROWS];
         for (int m = 0; m < TILE_ROWS; ++m) {
-          const __m512 weight = exponential(_mm512_sub_ps(score_tile.sum[m][n], offset));
+          const __m512 weight = power_of_two(_mm512_sub_ps(score_tile.sum[m][n], offset));
           __m512 kept = weight, grad = grad_tile.sum[m][n];
           if (a.drop_below) kept = _mm512_mul_ps(weight, factor[m]), grad = _mm512_mul_ps(grad, factor[m]);
           const long at = (k + m) * QUERIES + n * LANES;
