@@ -46,7 +46,7 @@ class StepConfig:
     rounds: int = 3
     """Times that every variant gets its turn, in a new process each."""
     updates: int = 3
-    """Timed updates in each process, after one warm-up. On a GPU 20 or more are needed for a steady figure."""
+    """Timed updates in each process, after two for warm-up. On a GPU 20 or more are needed for a steady figure."""
     append: str = ""
     """Markdown file to add the table to, for example bench/RESULTS.md."""
 

@@ -56,7 +56,7 @@ class Workload:
     """Tokens of every sequence: nothing is padded, so that all sides do the same work."""
     sequences: int
     updates: int
-    """Timed ones; a warm-up precedes them."""
+    """Timed ones; those for warm-up precede them."""
     micro_batches: int = 1
     """Of one rank, all of `sequences`, whose gradients add up to an update."""
     ranks: int = 1
