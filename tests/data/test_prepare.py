@@ -207,6 +207,8 @@ def command(*arguments: str | Path, prologue: str = "") -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the suite in the background makes it, and its children, ignore an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
