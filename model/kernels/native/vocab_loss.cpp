@@ -13,11 +13,10 @@
 #include <omp.h>
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <vector>
 #include "gemm.h"
 #include "math.h"
+#include "vocab_loss.h"
 #include "workspace.h"
 
 namespace {
@@ -25,57 +24,6 @@ namespace {
 using namespace distillery;
 
 constexpr long BLOCK = 128;  // vocabulary rows whose d(logits) stay in the second-level cache between 3's two halves
-constexpr float NO_LOGIT = -1e30f;
-
-}  // namespace
-
-extern "C" {
-
-struct VocabLoss {
-  // inputs, all contiguous
-  const uint16_t* student_features;  // (T, H) bf16
-  const uint16_t* student_weight;    // (V, H)
-  const float* student_bias;         // (V)
-  const uint16_t* teacher_features;  // (T, teacher_width); null: no distillation, the student is its own teacher
-  const uint16_t* teacher_weight;    // (V, teacher_width)
-  const float* teacher_bias;         // (V)
-  const int64_t* order;              // (T) token of each row of the walk; masked ones first
-  const int64_t* labels;             // (num_masked)
-  // outputs
-  float* grad_features;  // (T, H)
-  float* grad_weight;    // (V, H)
-  float* grad_bias;      // (V)
-  double* sums;          // zeros on entry: KL divergence, negative log-likelihood
-  // sizes
-  int64_t tokens, num_masked, width, teacher_width, vocab_rows, vocab_size, chunk;
-  // d(loss)/d(logits) = kl_scale * (p_student - p_teacher) + mlm_scale * (softmax - one-hot)
-  float temperature, kl_scale, mlm_scale;
-};
-
-}  // extern "C"
-
-namespace {
-
-// Running maximum and sum of exponentials of one model, a lane per token.
-struct Normaliser {
-  std::vector<float> largest, soft, hard;  // (C): maximum; sum of e^((z - max) / T); of e^(z - max), masked tokens only
-  explicit Normaliser(long tokens) : largest(tokens), soft(tokens), hard(tokens) {}
-  void reset() {
-    std::fill(largest.begin(), largest.end(), NO_LOGIT);
-    std::fill(soft.begin(), soft.end(), 0.0f);
-    std::fill(hard.begin(), hard.end(), 0.0f);
-  }
-};
-
-// Per token of a chunk, what turns logits into gradients; combined from all threads.
-struct Coefficients {
-  std::vector<float> student_max, teacher_max, student_inverse, teacher_inverse, log_ratio, hard_inverse, kl, mlm;
-  std::vector<int32_t> label;
-  long real = 0;  // tokens, of which there are fewer than lanes at the end
-  explicit Coefficients(long tokens)
-      : student_max(tokens), teacher_max(tokens), student_inverse(tokens), teacher_inverse(tokens), log_ratio(tokens),
-        hard_inverse(tokens), kl(tokens), mlm(tokens), label(tokens) {}
-};
 
 class Walk {
  public:
@@ -84,9 +32,9 @@ class Walk {
         has_teacher(a.teacher_features != nullptr),
         student_packed(0, (size_t)a.chunk * a.width * 2), teacher_packed(1, (size_t)a.chunk * a.teacher_width * 2),
         features_packed(2, (size_t)a.chunk * a.width * 2), student_logits(3, (size_t)a.vocab_rows * a.chunk * 4),
-        teacher_logits(4, has_teacher ? (size_t)a.vocab_rows * a.chunk * 4 : 0), grad_features(5, (size_t)threads * a.chunk * a.width * 4), student_norms(threads, Normaliser(a.chunk)),
-        teacher_norms(threads, Normaliser(a.chunk)),
-        coefficients(a.chunk), kl_of(threads), nll_of(threads),
+        teacher_logits(4, has_teacher ? (size_t)a.vocab_rows * a.chunk * 4 : 0),
+        grad_features(5, (size_t)threads * a.chunk * a.width * 4), student_norms(threads, Normaliser(a.chunk)),
+        teacher_norms(threads, Normaliser(a.chunk)), coefficients(a.chunk), kl_of(threads), nll_of(threads),
         block_pairs(threads, std::vector<uint32_t>(BLOCK / 2 * a.chunk)),
         block_weight(threads, std::vector<uint32_t>(BLOCK / 2 * a.width)) {}
 

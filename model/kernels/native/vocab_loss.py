@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 class _Arguments(ctypes.Structure):
-    """struct VocabLoss of vocab_loss.cpp."""
+    """struct VocabLoss of vocab_loss.h."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("student_features", "student_weight", "student_bias")),
