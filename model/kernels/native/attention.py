@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.kernels.native.library import check_operands, library
+from model.kernels.native.library import call, check_operands
 from model.kernels.philox import draw_seed, drop_below
 
 
@@ -46,7 +46,7 @@ class _NativeAttention(torch.autograd.Function):
         log_sum = qkv.new_empty(num_heads, num_tokens, dtype=torch.float32)
         ctx.save_for_backward(qkv, cu_seqlens, out, log_sum)
         ctx.seed, ctx.drop_below = seed, drop_below(dropout)
-        _call("attention_forward", ctx, (qkv, cu_seqlens, out, log_sum, None, None))
+        _call("attention_forward", ctx, qkv, cu_seqlens, out, log_sum)
         return out
 
     @staticmethod
@@ -54,16 +54,11 @@ class _NativeAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         qkv = ctx.saved_tensors[0]
         grad_qkv = torch.empty_like(qkv)
-        _call("attention_backward", ctx, (*ctx.saved_tensors, grad_out.contiguous(), grad_qkv))
+        _call("attention_backward", ctx, *ctx.saved_tensors, grad_out.contiguous(), grad_qkv)
         return grad_qkv, None, None, None
 
 
-def _call(name: str, ctx: Any, tensors: tuple[Tensor | None, ...]) -> None:
-    qkv, cu_seqlens = tensors[:2]
-    assert qkv is not None
-    assert cu_seqlens is not None
+def _call(name: str, ctx: Any, qkv: Tensor, cu_seqlens: Tensor, *tensors: Tensor | None) -> None:
     num_tokens, _, num_heads, width = qkv.shape
-    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
     sizes = (num_tokens, cu_seqlens.shape[0] - 1, num_heads, width)
-    if getattr(library(), name)(ctypes.byref(_Arguments(*pointers, *sizes, ctx.seed, ctx.drop_below))) != 0:
-        raise MemoryError(f"no memory for the attention of {num_tokens} tokens")
+    call(name, _Arguments, (qkv, cu_seqlens, *tensors), *sizes, ctx.seed, ctx.drop_below)

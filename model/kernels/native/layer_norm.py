@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.kernels.native.library import check_operands, library
+from model.kernels.native.library import call, check_operands
 from model.kernels.philox import draw_seed, drop_below
 
 
@@ -62,7 +62,8 @@ class _NativeLayerNorm(torch.autograd.Function):
         total, out = torch.empty_like(hidden), torch.empty_like(hidden)
         mean, inverse = hidden.new_empty((2, rows), dtype=torch.float32).unbind()
         ctx.constants = (rows, width, seed, threshold, eps)
-        _call("layer_norm_forward", (hidden, residual, weight, bias, total, mean, inverse, out), ctx.constants)
+        tensors = (hidden, residual, weight, bias, total, mean, inverse, out)
+        call("layer_norm_forward", _Arguments, tensors, *ctx.constants)
         ctx.save_for_backward(weight, total, mean, inverse)
         ctx.has_residual = residual is not None
         return out
@@ -77,13 +78,7 @@ class _NativeLayerNorm(torch.autograd.Function):
         grad_weight, grad_bias = mean.new_empty((2, total.shape[1])).unbind()
         tensors = (None, None, weight, None, total, mean, inverse, None)
         grads = (grad_out.contiguous(), grad_hidden, grad_residual, grad_weight, grad_bias)
-        _call("layer_norm_backward", (*tensors, *grads), ctx.constants)
+        call("layer_norm_backward", _Arguments, (*tensors, *grads), *ctx.constants)
         if ctx.has_residual and not is_dropped:
             grad_residual = grad_hidden
         return grad_hidden, grad_residual, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype), None, None, None
-
-
-def _call(name: str, tensors: tuple[Tensor | None, ...], constants: tuple[int, int, int, int, float]) -> None:
-    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-    pointers += [None] * (13 - len(pointers))
-    getattr(library(), name)(ctypes.byref(_Arguments(*pointers, *constants)))

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +38,18 @@ def obstacle() -> str:
     except (OSError, RuntimeError) as error:
         return f"they cannot be built or loaded ({error}; DISTILLERY_CACHE names another folder)"
     return ""
+
+
+def call(name: str, arguments: type[ctypes.Structure], tensors: Sequence[Tensor | None], *values: float) -> None:
+    """Run a kernel on a structure of pointers, which the `tensors` fill from the first on, and `values` behind them.
+
+    Raises:
+        MemoryError: its workspace does not fit.
+    """
+    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    pointers += [None] * (len(arguments._fields_) - len(values) - len(pointers))
+    if getattr(library(), name)(ctypes.byref(arguments(*pointers, *values))) != 0:
+        raise MemoryError(f"no memory for the workspace of {name}, whose sizes are {', '.join(map(str, values))}")
 
 
 def check_operands(*tensors: Tensor | None) -> None:

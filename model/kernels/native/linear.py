@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.kernels.native.library import check_operands, library
+from model.kernels.native.library import call, check_operands, library
 
 FEWEST_ROWS = 8
 """A whole tile of the matrix product."""
@@ -39,7 +39,7 @@ class _NativeLinear(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, has_gelu: bool, has_backward: bool) -> Tensor:
         out = hidden.new_empty(hidden.shape[0], weight.shape[0])
         inner = torch.empty_like(out) if has_gelu and has_backward and any(ctx.needs_input_grad) else None
-        _call("linear_forward", (hidden, weight, bias, inner, out), has_gelu)
+        _call("linear_forward", has_gelu, hidden, weight, bias, inner, out)
         ctx.save_for_backward(hidden, weight, inner)
         return out
 
@@ -79,8 +79,8 @@ class _NativeFeedForward(torch.autograd.Function):
         activated = hidden.new_empty(hidden.shape[0], inner_weight.shape[0])
         inner = torch.empty_like(activated) if has_backward and any(ctx.needs_input_grad) else None
         out = hidden.new_empty(hidden.shape[0], outer_weight.shape[0])
-        _call("linear_forward", (hidden, inner_weight, inner_bias, inner, activated), True)
-        _call("linear_forward", (activated, outer_weight, outer_bias, None, out), False)
+        _call("linear_forward", True, hidden, inner_weight, inner_bias, inner, activated)
+        _call("linear_forward", False, activated, outer_weight, outer_bias, None, out)
         ctx.save_for_backward(hidden, inner_weight, inner, outer_weight)
         return out
 
@@ -100,8 +100,7 @@ class _NativeFeedForward(torch.autograd.Function):
 def _gradients(hidden: Tensor, weight: Tensor, inner: Tensor | None, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of the input (T, K), the weight (N, K) and the bias (N,); `inner` (T, N) where GELU followed."""
     grads = torch.empty_like(hidden), torch.empty_like(weight), weight.new_empty(weight.shape[0], dtype=torch.float32)
-    tensors = (hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
-    _call("linear_backward", tensors, inner is not None)
+    _call("linear_backward", inner is not None, hidden, weight, None, inner, None, grad_out.contiguous(), *grads)
     return grads[0], grads[1], grads[2].to(weight.dtype)
 
 
@@ -112,12 +111,5 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor, width: int) -> None:
     assert weight.shape[0] % 16 == weight.shape[1] % 16 == 0
 
 
-def _call(name: str, tensors: tuple[Tensor | None, ...], has_gelu: bool) -> None:
-    hidden, weight = tensors[:2]
-    assert hidden is not None
-    assert weight is not None
-    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-    pointers += [None] * (9 - len(pointers))
-    sizes = (hidden.shape[0], hidden.shape[1], weight.shape[0])
-    if getattr(library(), name)(ctypes.byref(_Arguments(*pointers, *sizes, has_gelu))) != 0:
-        raise MemoryError(f"no memory for a linear layer of {sizes[0]} rows, {sizes[1]} to {sizes[2]} wide")
+def _call(name: str, has_gelu: bool, hidden: Tensor, weight: Tensor, *tensors: Tensor | None) -> None:
+    call(name, _Arguments, (hidden, weight, *tensors), hidden.shape[0], hidden.shape[1], weight.shape[0], has_gelu)

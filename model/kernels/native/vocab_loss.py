@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.kernels.native.library import library
+from model.kernels.native.library import call
 
 WORKSPACE_BYTES = 64e6
 """For the logits of a chunk, fp32, of both models. The larger the chunk, the fewer passes over W and dW: at V = 30,528
@@ -100,15 +100,13 @@ def walk(
     sums = torch.zeros(2, dtype=torch.float64)
     (num_tokens, width), vocab_rows = inputs[0].shape, inputs[1].shape[0]
     chunk = -(-chunk_tokens // 16) * 16 or chunk_size(num_tokens, vocab_rows)
-    pointers = [t.data_ptr() for t in inputs] + [None] * (6 - len(inputs))
-    arguments = _Arguments(
-        *pointers,
-        *(tensor.data_ptr() for tensor in (order, labels, *grads, sums)),
+    call(
+        "vocab_loss",
+        _Arguments,
+        (*inputs, *[None] * (6 - len(inputs)), order, labels, *grads, sums),
         *(num_tokens, labels.shape[0], width, width if teacher is None else teacher.features.shape[1]),
         *(vocab_rows, vocab_size, chunk),
         *(temperature, kl_scale, mlm_scale),
     )
-    if library().vocab_loss(ctypes.byref(arguments)) != 0:
-        raise MemoryError(f"no memory for the logits of {chunk} tokens x {vocab_rows} words")
     kl, nll = sums.float().unbind()
     return Result(kl, nll, *grads)
