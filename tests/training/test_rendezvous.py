@@ -19,7 +19,7 @@ STEP = {
     "SLURM_JOB_ID": "1234",
     "SLURM_STEP_ID": "0",
     "SLURM_PROCID": "5",
-    "SLURM_NTASKS": "7",
+    "SLURM_STEP_NUM_TASKS": "7",
     "SLURM_LOCALID": "1",
     "SLURM_NODEID": "1",
     "SLURM_STEP_TASKS_PER_NODE": "4,3",
