@@ -3,14 +3,14 @@
 Standard library alone: under mpirun this file is also run as a program of its own, see `_meet_over_mpi`.
 """
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import MutableMapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 DERIVED_PORTS = range(15_000, 25_000)
 """Below Linux's ephemeral ports (32768 and up), which anything may hold, and below torch's 29500."""
@@ -178,14 +178,12 @@ def _ask_mpi(environment: MutableMapping[str, str]) -> tuple[str, str]:
         child = subprocess.run(
             command, env=dict(environment), close_fds=False, text=True, capture_output=True, timeout=MEETING_SECONDS
         )
-        answer = json.loads(child.stdout.splitlines()[-1])
-        if child.returncode == 0 and answer["num_ranks"] == int(environment["WORLD_SIZE"]):
-            return answer["address"], str(answer["port"])
-        problem = f"mpi4py sees {answer['num_ranks']} of {environment['WORLD_SIZE']} ranks: is its MPI that of mpirun?"
+        if child.returncode == 0:
+            address, _, port = child.stdout.strip().rpartition(":")
+            return address, port
+        problem = child.stderr.strip().rpartition("\n")[2] or f"exit code {child.returncode}"
     except subprocess.TimeoutExpired:
         problem = f"no answer in {MEETING_SECONDS} s"
-    except (IndexError, ValueError):
-        problem = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
     raise ValueError(
         f"the ranks of this mpirun cannot agree where to meet ({problem}). Name rank 0's host yourself: "
         "mpirun -x MASTER_ADDR=... (MPICH: -genv MASTER_ADDR ...)"
@@ -193,14 +191,31 @@ def _ask_mpi(environment: MutableMapping[str, str]) -> tuple[str, str]:
 
 
 def _meet_over_mpi() -> None:
-    """Print where rank 0 of this mpirun waits."""
+    """Rank 0 publishes where it waits; the others look it up; all print it.
+
+    Published names travel with mpirun's own daemons: no message between ranks, which needs MPI's networks to be set up.
+    """
     from mpi4py import MPI
 
-    world = MPI.COMM_WORLD
-    hosts = world.allgather(kernel_id())
-    address = "127.0.0.1" if len(set(hosts)) == 1 else own_address()
-    address, port = world.bcast((address, _free_port()))
-    print(json.dumps({"num_ranks": world.size, "address": address, "port": port}))
+    world, num_ranks = MPI.COMM_WORLD, int(os.environ["WORLD_SIZE"])
+    if world.size != num_ranks:
+        sys.exit(f"mpi4py sees {world.size} of {num_ranks} ranks: is its MPI that of mpirun?")
+    name = f"distillery-{os.environ.get('PMIX_NAMESPACE', '')}"
+    if world.rank == 0:
+        here = int(os.environ["LOCAL_WORLD_SIZE"]) == num_ranks
+        place = f"{'127.0.0.1' if here else own_address()}:{_free_port()}"  # without blanks: MPICH cuts at one
+        MPI.Publish_name(name, place)
+    else:
+        place = _look_up(MPI, name)
+    print(place)
+
+
+def _look_up(mpi: Any, name: str) -> str:
+    while True:  # the parent ends this process after MEETING_SECONDS
+        try:
+            return mpi.Lookup_name(name)
+        except mpi.Exception:  # rank 0 has not published it yet
+            time.sleep(0.1)
 
 
 def own_address() -> str:
@@ -212,7 +227,7 @@ def own_address() -> str:
     if not address.startswith("127."):
         return address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
-        route.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
+        route.connect(("198.51.100.1", 9))  # an address for documentation; connecting a datagram socket sends nothing
         return route.getsockname()[0]
 
 
