@@ -151,9 +151,24 @@ def introduce(trainer: Trainer, teacher_figures: dict[str, float]) -> None:
         f"data: {trainer.config.data.data}, {trainer.inputs.corpus.num_sequences:,} sequences of at most "
         f"{trainer.config.data.max_length} tokens; updates {trainer.update} to {trainer.num_updates}"
     )
+    if trainer.resumed is not None:
+        log.say(f"resumed from {trainer.resumed.folder}{describe_change(trainer)}")
     log.say(f"run folder: {trainer.folder} (tensorboard --logdir {trainer.folder})")
     if teacher_figures and trainer.update == 0:
         trainer.record({"update": 0, **teacher_figures})
+
+
+def describe_change(trainer: Trainer) -> str:
+    """What is laid out differently than when the checkpoint was saved."""
+    assert trainer.resumed is not None
+    saved, ds = trainer.resumed.state, trainer.ds
+    ranks, size = saved["num_ranks"], saved["sequences_per_micro_batch"]
+    if (ranks, size) == (trainer.ranks.num_ranks, ds.sequences_per_micro_batch):
+        return ""
+    return (
+        f", saved by {ranks} ranks x {ds.sequences_per_update // (ranks * size)} micro-batches x {size}: the same sequences in "
+        "the same updates, losses equal to rounding (and other dropout)"
+    )
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class Trainer:
         )
         self.poison, self.spikes = Poison(self.model, ranks), SpikeRule(config.run.max_loss_ratio)
         torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
+        self.resumed = found
         if found is not None:
             agree(ranks, lambda: self.restore(found))
         self.open_log()

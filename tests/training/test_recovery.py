@@ -178,7 +178,7 @@ def test_ranks_end_when_their_launcher_is_killed(toy: Toy, config: Path, whole: 
 
     folder = tmp_path / "run"
     interrupt(torchrun_command(2, *flags(toy, config, folder, log_every=1, max_updates=3000)), 6, tmp_path, kill)
-    gone, alive = psutil.wait_procs(left, timeout=20)
+    _, alive = psutil.wait_procs(left, timeout=20)
     assert len(left) == 2
     assert not alive
     assert read_records(folder / "attempts.jsonl")[-1]["end"] == "PREEMPTED"
