@@ -78,7 +78,7 @@ def describe_group(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("MASTER_PORT", "29500")
     else:
         environment.setdefault("MASTER_ADDR", "127.0.0.1")
-        environment.setdefault("MASTER_PORT", str(_free_port()))
+        environment.setdefault("MASTER_PORT", str(free_port()))
 
 
 def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:
@@ -171,7 +171,7 @@ def keep_freed_memory() -> None:
         return  # another C library: slower, not wrong
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
