@@ -23,10 +23,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.checkpoint import Checkpoints
-from training.distributed import Ranks, free_port
+from training.distributed import Ranks
 from training.exchange import Store
 from training.files import write_json
 from training.lifecycle import ExitCode, RunError, leave_now, tell
+from training.rendezvous import free_port
 
 _FILE = "micro_batch.json"
 _KEY = "distillery/out_of_memory"
