@@ -6,6 +6,7 @@ PREFIX.token_counts.npy.
 """
 
 import hashlib
+import io
 import os
 from pathlib import Path
 from types import TracebackType
@@ -103,24 +104,21 @@ class IndexedDataset:
 def read_token_counts(prefix: str | Path, vocab_size: int, num_tokens: int) -> Int64:
     """PREFIX.token_counts.npy, (V,) int64, which must sum to the corpus's tokens. Errors: ValueError, FileNotFoundError.
 
-    Not np.load: it allocates what the header claims before it looks at the file, and reads other kinds of file as well.
+    Not np.load, which evaluates the header and allocates what it claims: one header is right, and its bytes are known.
     """
     path = corpus_file(prefix, ".token_counts.npy")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: masking needs the token counts. {_PREPARE_AGAIN}")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (vocab_size,)})
+    size = header.tell() + 8 * vocab_size
     with path.open("rb") as file:
-        try:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=1000)
-        except Exception as error:  # numpy parses the header as Python source: SyntaxError, TypeError, and what comes
-            raise ValueError(f"{path} is not a readable .npy file ({error}). {_PREPARE_AGAIN}") from error
-        found = f"{dtype} of shape {shape} in {path.stat().st_size} bytes"
-        if (dtype, shape, path.stat().st_size - file.tell()) != (np.dtype("<i8"), (vocab_size,), 8 * vocab_size):
+        if path.stat().st_size != size or file.read(header.tell()) != header.getvalue():
             raise ValueError(
-                f"{path} holds {found}, but {prefix}.json says the vocabulary has {vocab_size} tokens, with an int64 "
-                f"count each. {_PREPARE_AGAIN}"
+                f"{path} is no .npy file of {vocab_size} int64 counts, {size} bytes, as the vocabulary in {prefix}.json "
+                f"demands. {_PREPARE_AGAIN}"
             )
-        counts = np.fromfile(file, dtype=np.int64)
+        counts = np.frombuffer(file.read(), dtype=np.int64)
     # Added up as Python integers, which do not wrap.
     if counts.min() < 0 or sum(counts.tolist()) != num_tokens:
         raise ValueError(f"{path} does not count the {num_tokens} tokens of {prefix}.bin. {_PREPARE_AGAIN}")

@@ -223,10 +223,10 @@ def test_token_counts_are_checked(tmp_path: Path) -> None:
     assert counts.tolist() == [2 if token == 5 else 1 if token == 9 else 0 for token in range(VOCAB_SIZE)]
     path = tmp_path / "x.token_counts.npy"
     np.save(path, np.arange(7))
-    with pytest.raises(ValueError, match=r"shape \(7,\).*120 tokens"):
+    with pytest.raises(ValueError, match=r"no \.npy file of 120 int64 counts"):
         IndexedDataset(tmp_path / "x").token_counts()
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"holds object of shape"):
+    with pytest.raises(ValueError, match=r"no \.npy file"):
         IndexedDataset(tmp_path / "x").token_counts()
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"x\.token_counts\.npy is missing"):
