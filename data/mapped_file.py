@@ -27,7 +27,7 @@ class MappedFile:
         self.size = len(self.bytes)
 
     def check(self) -> None:
-        """ValueError when the file has another size than when it was opened. One fstat: under a microsecond.
+        """ValueError when the file has another size than when it was opened. One fstat: a microsecond.
 
         A file that was replaced (renamed over) is no error: the map keeps the old one.
         """
