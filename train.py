@@ -34,6 +34,7 @@ if __name__ == "__main__":  # before the heavy imports, so that --help and a mis
 
 import traceback
 
+from data.mapped_file import report_bus_errors
 from inputs import InputLoader
 from trainer import Trainer
 from training.attempts import Attempts
@@ -47,6 +48,7 @@ from training.run_lock import RunLock
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
+    report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
     ranks = start_ranks()
     ds = agree(

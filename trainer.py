@@ -380,7 +380,7 @@ class Trainer:
             partial, final = self.folder / "student.partial", self.folder / "student"
             for leftover in (partial, final):
                 shutil.rmtree(leftover, ignore_errors=True)
-            shutil.copytree(self.inputs.corpus.tokenizer_folder, partial)
+            self.inputs.tokenizer.save(partial)
             pad_id = self.inputs.corpus.tokenizer.pad_id
             save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
             partial.rename(final)
