@@ -41,7 +41,7 @@ from training.attempts import Attempts
 from training.distributed import Ranks, agree, from_first, is_lost_contact, leave_ranks, start_ranks
 from training.ds_config import read_ds_config
 from training.lifecycle import RunError
-from training.memory import remembered_micro_batch
+from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock

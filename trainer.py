@@ -25,8 +25,8 @@ from training.distributed import Ranks, agree, largest, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
 from training.engine import backward, master_weights, optimizer_figures, start_engine
 from training.lifecycle import DivergedError, ExitCode, StopRequest, tell
-from training.memory import Rearrangement, is_out_of_memory
 from training.metrics import measure_gemm_peak
+from training.out_of_memory import Rearrangement, is_out_of_memory
 from training.poison import Poison, SpikeRule, write_incident
 from training.prefetch import on_device
 from training.profile import WARM_UP, Profiler

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import Toy
 from tests.launch import deepspeed, ds_config, metrics, run, torchrun
 from tests.training.test_recovery import flags
-from training.memory import remembered_micro_batch, smaller_micro_batch
+from training.out_of_memory import remembered_micro_batch, smaller_micro_batch
 
 
 def test_smaller_micro_batches_divide_a_ranks_share() -> None:
