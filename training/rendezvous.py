@@ -63,7 +63,7 @@ def describe_group(environment: MutableMapping[str, str]) -> None:
             )
     environment.setdefault("LOCAL_WORLD_SIZE", "1")
     environment.setdefault("MASTER_ADDR", "127.0.0.1")
-    environment.setdefault("MASTER_PORT", str(_free_port()))
+    environment.setdefault("MASTER_PORT", str(free_port()))
 
 
 def _describe_mpi(environment: MutableMapping[str, str], names: Names) -> None:
@@ -161,7 +161,7 @@ def _resolves(host: str) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -203,7 +203,7 @@ def _meet_over_mpi() -> None:
     name = f"distillery-{os.environ.get('PMIX_NAMESPACE', '')}"
     if world.rank == 0:
         here = int(os.environ["LOCAL_WORLD_SIZE"]) == num_ranks
-        place = f"{'127.0.0.1' if here else own_address()}:{_free_port()}"  # without blanks: MPICH cuts at one
+        place = f"{'127.0.0.1' if here else own_address()}:{free_port()}"  # without blanks: MPICH cuts at one
         MPI.Publish_name(name, place)
     else:
         place = _look_up(MPI, name)
