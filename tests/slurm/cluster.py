@@ -127,10 +127,10 @@ class Cluster:
         return shown
 
     def start_now(self, job: str, **changes: object) -> None:
-        """A job that is queued again waits two minutes otherwise."""
+        """A job that is queued again waits two minutes otherwise, counted from when its last process is gone."""
         self.wait(job, "PENDING")
-        self.run("scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items()))
-        self._until(lambda: self.show(job)["JobState"] != "PENDING", f"start of job {job}")
+        update = ["scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items())]
+        self._until(lambda: bool(self.run(*update)) or self.show(job)["JobState"] != "PENDING", f"start of job {job}")
 
     def cancel_all(self) -> None:
         self.run("scancel", "--user=root")
@@ -142,4 +142,4 @@ class Cluster:
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{log}:\n{log.read_text()[-1500:]}" for log in sorted(self.folder.glob("*.log")))
                 raise TimeoutError(f"no {what} in {timeout:.0f} s\n{logs}")
-            time.sleep(0.2)
+            time.sleep(0.5)
