@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "model": {"model"},
     "training": {"training"},
     "evaluation": {"evaluation", "data", "model"},
-    "launcher": {"launcher"},
+    "launcher": {"launcher", "model", "training"},
 }
 SCRIPTS = ("train", "inputs", "command_line")
 FILES = [*(ROOT / f"{name}.py" for name in SCRIPTS), *(f for p in PACKAGES for f in sorted((ROOT / p).rglob("*.py")))]

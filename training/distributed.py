@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from training.extension_lock import clear_stale_locks
 from training.lifecycle import ExitCode
 
 Result = TypeVar("Result")
@@ -51,6 +52,7 @@ def start_ranks() -> Ranks:
     else:
         device = torch.device("cpu")
         share_cores()
+        clear_stale_locks()  # DeepSpeed compiles its communication here, behind a lock that it would wait for without end
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device)
 
