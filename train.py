@@ -41,6 +41,8 @@ from model.bert import MaskedLanguageModel
 from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
+from plan_report import print_plan
+from planning import Workload, against_actual, update_flops
 from training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from training.distributed import Ranks, agree, from_first, leave_ranks, start_ranks, sum_over_ranks
 from training.ds_config import DeepSpeedConfig, read_ds_config
@@ -165,7 +167,7 @@ class Trainer:
     def advance(self, window: Window) -> None:
         self.update += 1
         self.tokens += window.attended
-        self.report.count_update(window.attended, self.update_flops(window))
+        self.report.count_update(window.attended, update_flops(window, self.inputs, self.config.objective))
         if self.profiler:
             self.profiler.advance()
         self.skipped_in_a_row = 0 if self.engine.was_step_applied() else self.skipped_in_a_row + 1
@@ -254,22 +256,11 @@ class Trainer:
         flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
         return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions}
 
-    def update_flops(self, window: Window) -> float:
-        """Forward and backward of the student (3x forward), forward of the teacher; real tokens, all ranks."""
-        pairs = int((window.lengths**2).sum())
-        student, teacher = self.inputs.student.config, self.inputs.teacher
-        predicted = window.masked if self.config.objective.predicts_masked_only else window.attended
-        flops = 3 * (student.encoder_flops(window.attended, pairs) + student.head_flops(predicted))
-        if teacher is not None:
-            flops += teacher.config.encoder_flops(window.attended, pairs) + teacher.config.head_flops(predicted)
-        return flops
-
 
 def main(config: TrainConfig) -> ExitCode:
     ranks = start_ranks()
-    ds = agree(
-        ranks, lambda: read_ds_config(config.run.ds_config, num_ranks=ranks.num_ranks, device_type=ranks.device.type)
-    )
+    num_ranks = config.run.plan or ranks.num_ranks
+    ds = agree(ranks, lambda: read_ds_config(config.run.ds_config, num_ranks=num_ranks, device_type=ranks.device.type))
     loader = InputLoader(
         data=config.data,
         source=config.student,
@@ -281,6 +272,18 @@ def main(config: TrainConfig) -> ExitCode:
         is_compiled=config.run.compile,
     )
     inputs = agree(ranks, loader.load)
+    work = Workload(
+        inputs=inputs,
+        ds=ds,
+        objective=config.objective,
+        data=config.data,
+        run=config.run,
+        num_ranks=num_ranks,
+        device=ranks.device,
+    )
+    if config.run.plan:
+        print_plan(work, ranks, dataclasses.asdict(config))
+        return ExitCode.FINISHED
     teacher_figures = {}
     if inputs.teacher:
         teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs, config.objective.temperature))
@@ -292,6 +295,8 @@ def main(config: TrainConfig) -> ExitCode:
             trainer.evaluate()
         with communication_timed(trainer.engine, trainer.parts):
             trainer.train()
+        if trainer.log:
+            trainer.log.say(against_actual(work, folder))
     except DivergedError as error:
         if ranks.is_first:
             print(f"error: {error}", file=sys.stderr)

@@ -31,6 +31,8 @@ class RunConfig:
     """Held-out sequences to score, spread evenly over --eval_data."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints. The end of the run is always saved."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
     max_skipped_updates: int = 20
     """Updates skipped in a row, because gradients are not finite, after which the run ends as diverged."""
     compile: bool = False
@@ -38,6 +40,8 @@ class RunConfig:
     to a minute longer; needs a C++ compiler."""
     profile: int = 0
     """Updates to profile, after two of warm-up: a trace and a table of the longest items in the run folder's profile/."""
+    plan: int = 0
+    """Print what a run on so many ranks would take (settings and their origin, memory, time, disk), and end."""
     resume: bool = False
     """Continue the run in --output from its last checkpoint."""
     local_rank: int = -1
@@ -51,6 +55,8 @@ class RunConfig:
         for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences", "max_skipped_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        if self.plan < 0:
+            raise ValueError(f"--plan {self.plan}: the number of ranks to plan for, for example 64")
         if self.profile < 0:
             raise ValueError(f"--profile {self.profile}: the number of updates to profile, for example 1")
         if self.resume and not self.output:
