@@ -24,7 +24,7 @@ from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
 from training.distributed import Ranks, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
-from training.memory import resident_bytes
+from training.engine_memory import resident_bytes
 
 SEQUENCES_TO_CHECK_TEACHER = 64
 

@@ -11,7 +11,7 @@ import torch
 
 from planning import Workload, clock, probe, update_flops
 from training.distributed import Ranks, agree
-from training.memory import checkpoint_bytes
+from training.engine_memory import checkpoint_bytes
 
 LINE_BYTES = 4000
 """Of a line of metrics in metrics.jsonl, TensorBoard and log.txt together (measured: 3.4 kB)."""

@@ -1,6 +1,6 @@
 """What a run needs before it is queued, and after it, how well that was predicted: `train.py --plan N`.
 
-Memory by counting (model/memory.py, training/memory.py), time by trying a few micro-batches, FLOPs and disk by arithmetic.
+Memory by counting (model/memory.py, training/engine_memory.py), time by trying a few micro-batches, FLOPs by arithmetic.
 Shapes are those of the corpus: the micro-batches of the first updates.
 """
 
@@ -24,7 +24,7 @@ from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from training.config import RunConfig
 from training.ds_config import DeepSpeedConfig
-from training.memory import WIDTHS, engine_bytes, step_bytes
+from training.engine_memory import WIDTHS, checkpoint_bytes, engine_bytes, step_bytes
 from training.metrics import Stopwatch
 from training.prefetch import on_device
 
@@ -54,7 +54,7 @@ def update_flops(window: Window, inputs: Inputs, objective: ObjectiveConfig) -> 
     return flops
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Workload:
     """What the prediction depends on."""
 
@@ -91,6 +91,7 @@ class Workload:
         items = self.tensors()
         if self.device.type == "cpu":
             items["freed memory that the heap keeps"] = int(HEAP_KEPT * sum(items.values()))
+            items["copy for the checkpoint being written"] = -(-checkpoint_bytes(sum(self.elements)) // self.num_ranks)
             items["process and libraries"] = self.inputs.resident_before + LIBRARIES
         return items
 

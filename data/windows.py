@@ -1,7 +1,8 @@
 """Which sequences an update trains on, and which micro-batch gets which.
 
 Update k trains on the positions [k * G, (k + 1) * G) of an endless stream: the corpus's sequences, shuffled anew each
-epoch. All of it follows from k, so a resumed run, or one on another number of ranks, sees the same sequences.
+epoch. Windows that did harm can be left out; those behind them move up. All of it follows from k, so a resumed run, or one
+on another number of ranks, sees the same sequences.
 
 Shapes: G sequences of an update.
 """
@@ -35,13 +36,24 @@ class Window:
 
 
 class UpdateWindows:
-    """The endless stream of a corpus, cut into updates of G sequences; stateless."""
+    """The endless stream of a corpus, cut into updates of G sequences; nothing is remembered between two calls."""
+
+    left_out: tuple[int, ...] = ()
+    """Windows of the stream that no update trains on, because they did harm; ascending."""
 
     def __init__(self, corpus: Corpus, *, sequences_per_update: int, seed: int, mask_probability: float) -> None:
         if sequences_per_update < 1:
             raise ValueError(f"an update of {sequences_per_update} sequences trains on nothing: at least 1")
         self.corpus, self.seed, self.mask_probability = corpus, seed, mask_probability
         self.sequences_per_update = sequences_per_update
+
+    def position(self, update: int) -> int:
+        """The window of the stream that the update trains on: the update-th of those that are not left out."""
+        for left_out in self.left_out:
+            if left_out > update:
+                break
+            update += 1
+        return update
 
     def num_updates(self, epochs: float) -> int:
         """Whole updates in `epochs` passes over the corpus. Errors: ValueError when there is not even one."""
@@ -55,8 +67,10 @@ class UpdateWindows:
         return updates
 
     def window(self, update: int) -> Window:
-        """The update's sequences, epochs, lengths and denominators: a pure function of `update`."""
-        stream = update * self.sequences_per_update + np.arange(self.sequences_per_update, dtype=np.int64)
+        """The update's sequences, epochs, lengths and denominators: a pure function of `update` and `left_out`."""
+        stream = self.position(update) * self.sequences_per_update + np.arange(
+            self.sequences_per_update, dtype=np.int64
+        )
         epochs, index = np.divmod(stream, self.corpus.num_sequences)
         sequence_ids = permute(index, self.corpus.num_sequences, seed=self.seed, epoch=epochs)
         lengths = self.corpus.lengths(sequence_ids)

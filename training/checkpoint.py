@@ -1,108 +1,325 @@
-"""Checkpoints: DeepSpeed's files plus what it does not save, staged in a partial folder and renamed when whole.
+"""Checkpoints that are committed: staged, hashed, fsynced, listed in a manifest, renamed, and only then pointed at.
 
-    checkpoints/update-00000100/   DeepSpeed's shards, rng_rank000.pt of every rank, state.json
-    checkpoints/latest.json        the newest complete one; written last
+    checkpoints/update-00000100/            manifest.json, state.json, rank_000.safetensors of every rank
+    checkpoints/update-00000100.x1y2.partial/   being written, or what a crash left of one
+    checkpoints/latest.json                 the newest committed one, for scripts; loading looks at the folders themselves
 
-DeepSpeed's own `latest` is not used: it is written before the last rank is done.
+Training waits for a copy in memory only; each rank writes its copy in the background while the next updates are computed.
+The ranks agree at the end of an update that all have written theirs, then rank 0 commits. A save that fails on any rank is
+cleaned up and reported, and the checkpoints from before stay.
 """
 
 import json
 import os
+import re
 import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
-from training.distributed import Ranks
-from training.run_folder import write_json
+from training.distributed import Ranks, from_first, gather_objects
+from training.files import FileFacts, read_facts, rename, write_blocks, write_json
+from training.lifecycle import SaveFailedError
+from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
+from training.tensor_file import write_tensors
 
-
-def save_checkpoint(engine: Any, folder: Path, ranks: Ranks, state: dict[str, Any]) -> Path:
-    """Every rank must call it. `state` is what a resumed run needs to know: at least `update` and `identity`."""
-    final = folder / f"update-{state['update']:08d}"
-    staging = folder / f"{final.name}.partial"
-    if ranks.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (staging, final):  # the same update saved before a crash, or while resuming
-            shutil.rmtree(leftover, ignore_errors=True)
-    dist.barrier()
-    engine.save_checkpoint(str(folder), tag=staging.name, save_latest=False)
-    torch.save(_generators(ranks), staging / f"rng_rank{ranks.rank:03d}.pt")
-    dist.barrier()
-    if ranks.is_first:
-        _check_complete(staging, ranks)
-        write_json(staging / "state.json", state | {"num_ranks": ranks.num_ranks})
-        os.replace(staging, final)
-        previous = read_latest(folder)
-        write_json(folder / "latest.json", {"checkpoint": final.name})
-        for old in folder.glob("update-*"):  # the one before is kept: this one has not been read back yet
-            if old not in (final, previous):
-                shutil.rmtree(old, ignore_errors=True)
-    dist.barrier()
-    return final
+_FOLDER = re.compile(r"update-([0-9]{8,})")
 
 
-def _check_complete(staging: Path, ranks: Ranks) -> None:
-    absent = [rank for rank in range(ranks.num_ranks) if not (staging / f"rng_rank{rank:03d}.pt").is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"checkpoint {staging} lacks the files of ranks {absent}: --output must be on a file system that all nodes share"
-        )
+class Snapshot:
+    """Copies of tensors in host memory that is allocated once, so that writing them does not race with training."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Contiguous CPU copies; overwritten by the next call."""
+        copies, on_device = {}, set()
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get(name)
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            copies[name] = buffer.copy_(tensor, non_blocking=True)
+            if tensor.is_cuda:
+                on_device.add(tensor.device)
+        for device in on_device:
+            torch.cuda.synchronize(device)
+        self._buffers = copies
+        return copies
 
 
-def read_latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None where there is none."""
-    pointer = folder / "latest.json"
-    if not pointer.is_file():
-        return None
-    name = json.loads(pointer.read_text(encoding="utf-8")).get("checkpoint", "")
-    checkpoint = folder / Path(name).name
-    return checkpoint if (checkpoint / "state.json").is_file() else None
+class _Writer(threading.Thread):
+    """Writes one rank's files, and reads them back, beside training."""
+
+    def __init__(self, folder: Path, rank: int, tensors: dict[str, Tensor], state: dict[str, Any] | None) -> None:
+        super().__init__(name="checkpoint", daemon=True)
+        self.facts: dict[str, FileFacts] = {}
+        self.problem = ""
+        self._folder, self._rank, self._tensors, self._state = folder, rank, tensors, state
+
+    def run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
+        try:
+            name = rank_file(self._rank)
+            self._keep(name, write_tensors(self._folder / name, self._tensors))
+            if self._state is not None:
+                self._keep(STATE, write_blocks(self._folder / STATE, [json.dumps(self._state, indent=1).encode()]))
+        except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
+            self.problem = f"{type(error).__name__}: {error}"
+
+    def _keep(self, name: str, written: FileFacts) -> None:
+        if read_facts(self._folder / name) != written:
+            raise OSError(f"{self._folder / name} does not read back as it was written")
+        self.facts[name] = written
 
 
-def read_state(folder: Path, ranks: Ranks, identity: dict[str, Any]) -> dict[str, Any]:
-    """The state of the newest checkpoint under `folder`, checked against this launch.
+@dataclass
+class _Save:
+    """A checkpoint between its snapshot and its commit."""
 
-    Raises:
-        FileNotFoundError: nothing to resume from.
-        ValueError: another number of ranks, or another stream of data: the resumed run would not be the same run.
+    update: int
+    staging: Path
+    writer: _Writer
+    started: float
+    stalled: float
+
+
+class Checkpoints:
+    """The checkpoints of a run. Methods marked "together" are called by every rank.
+
+    On rank 0, `say` prints, and `before` is called before a save and before its commit: an OSError of it fails the save.
     """
-    checkpoint = read_latest(folder)
-    if checkpoint is None:
-        raise FileNotFoundError(
-            f"--resume: no complete checkpoint in {folder}. Start without --resume, into a new --output"
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: Ranks,
+        *,
+        keep: int,
+        max_failures: int,
+        say: Callable[[str], None],
+        before: Callable[[], None],
+    ) -> None:
+        self.folder, self.ranks, self.keep, self.max_failures = folder, ranks, keep, max_failures
+        self.say, self.before = say, before
+        self.newest: int | None = None
+        """Update of the newest checkpoint that was committed or loaded."""
+        self._snapshot = Snapshot()
+        self._save: _Save | None = None
+        self._failures = 0
+        self._cleaner: threading.Thread | None = None
+        if ranks.is_first and folder.is_dir():
+            self._remove(list(folder.glob("*.partial")))
+
+    @property
+    def is_writing(self) -> bool:
+        return self._save is not None and self._save.writer.is_alive()
+
+    @property
+    def is_pending(self) -> bool:
+        """Alike on every rank."""
+        return self._save is not None
+
+    def begin(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Together: start saving `tensors` of this rank, and `state`, which names its `update` and is rank 0's.
+
+        Waits for the save before, if that is still being written.
+        """
+        self.finish()
+        started, update = time.perf_counter(), state["update"]
+        if update == self.newest:
+            return
+        staging, problem = from_first(self.ranks, self._stage(update) if self.ranks.is_first else (Path(), ""))
+        if problem:
+            self._fail(update, problem)
+            return
+        writer = _Writer(staging, self.ranks.rank, self._snapshot.take(tensors), state if self.ranks.is_first else None)
+        writer.start()
+        self._save = _Save(update, staging, writer, started, time.perf_counter() - started)
+
+    def finish(self) -> None:
+        """Together: wait until every rank has written the save in progress, and commit it.
+
+        Errors: SaveFailedError after `max_failures` saves in a row.
+        """
+        if self._save is None:
+            return
+        save, self._save = self._save, None
+        waiting = time.perf_counter()
+        save.writer.join()
+        results = gather_objects(self.ranks, (save.writer.facts, save.writer.problem))
+        problems = [f"rank {rank}: {problem}" for rank, (_, problem) in enumerate(results) if problem]
+        problem = "; ".join(problems[:3])
+        files = {name: facts for written, _ in results for name, facts in written.items()}
+        if not problem:
+            manifest = Manifest(save.update, self.ranks.num_ranks, files)
+            problem = from_first(self.ranks, self._commit(save.staging, manifest) if self.ranks.is_first else "")
+        if problem:
+            if self.ranks.is_first:
+                self._remove([save.staging])
+            self._fail(save.update, problem)
+            return
+        self._failures, self.newest = 0, save.update
+        if self.ranks.is_first:
+            size = sum(facts.size for facts in files.values())
+            now = time.perf_counter()
+            self.say(
+                f"checkpoint of update {save.update}: {size / 1e6:,.1f} MB committed after {now - save.started:.2f} s, of "
+                f"which training waited {save.stalled + now - waiting:.2f} s"
+            )
+
+    def _stage(self, update: int) -> tuple[Path, str]:
+        """A folder that no crash can have left behind, and the reason if there is none."""
+        staging = self.folder / f"update-{update:08d}.{uuid.uuid4().hex[:8]}.partial"
+        try:
+            self.before()
+            staging.mkdir(parents=True)
+        except OSError as error:
+            return staging, str(error)
+        return staging, ""
+
+    def _commit(self, staging: Path, manifest: Manifest) -> str:
+        """Rank 0: from a staged folder to a checkpoint; the reason if that failed."""
+        final = self.folder / f"update-{manifest.update:08d}"
+        try:
+            self.before()
+            write_manifest(staging, manifest)
+            if final.exists():  # skipped when loading because it is damaged
+                rename(final, final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial"))
+            rename(staging, final)
+            if read_manifest(final) != manifest:
+                return f"{final} does not read back as it was written"
+            write_json(self.folder / "latest.json", {"checkpoint": final.name})
+        except (OSError, DamagedError) as error:
+            return str(error)
+        self._prune(manifest.update)
+        return ""
+
+    def _prune(self, update: int) -> None:
+        """Rank 0: all but the newest `keep` up to `update`; renamed first, so that none is ever half there.
+
+        A newer one did not verify when the run was resumed; it goes when its update is saved again.
+        """
+        outdated = []
+        for old in [path for path in checkpoint_folders(self.folder) if _update_of(path) <= update][self.keep :]:
+            doomed = old.with_name(f"{old.name}.{uuid.uuid4().hex[:8]}.partial")
+            try:
+                os.rename(old, doomed)
+            except OSError as error:
+                self.say(f"warning: the old checkpoint {old} cannot be removed: {error}")
+                continue
+            outdated.append(doomed)
+        self._remove(outdated)
+
+    def _remove(self, folders: list[Path]) -> None:
+        """In the background: freeing gigabytes takes a file system a while."""
+        if self._cleaner is not None:
+            self._cleaner.join()
+        self._cleaner = threading.Thread(target=_remove_all, args=(folders,), name="cleaner", daemon=True)
+        self._cleaner.start()
+
+    def _fail(self, update: int, problem: str) -> None:
+        self._failures += 1
+        kept = "none before it" if self.newest is None else f"that of update {self.newest} is kept"
+        message = (
+            f"the checkpoint of update {update} could not be written ({problem}); {kept}. "
+            f"Check space, quota and permissions of {self.folder}"
         )
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    if state["num_ranks"] != ranks.num_ranks:
+        if self._failures >= self.max_failures:
+            raise SaveFailedError(f"{message}. {self._failures} saves in a row have failed")
+        if self.ranks.is_first:
+            self.say(
+                f"warning: {message}; training goes on ({self._failures} of {self.max_failures} failures in a row)"
+            )
+
+
+def _remove_all(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Folders of committed checkpoints, newest first. Errors: OSError."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
+    return sorted(found, key=_update_of, reverse=True)
+
+
+def _update_of(path: Path) -> int:
+    return int(path.name.removeprefix("update-"))
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint whose every byte is as it was written."""
+
+    folder: Path
+    manifest: Manifest
+    state: dict[str, Any]
+
+
+def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Verified | None:
+    """Together: the newest checkpoint that verifies, or None where none was ever committed. Rank 0 looks, all ranks read.
+
+    Errors: ValueError where there are checkpoints and none verifies; `say` told why each was skipped.
+    """
+    names = from_first(ranks, [path.name for path in checkpoint_folders(folder)] if ranks.is_first else [])
+    for name in names:
+        candidate, problem = _verify(folder / name, ranks)
+        if candidate is not None:
+            return candidate
+        say(f"warning: checkpoint {name} is skipped: {problem}")
+    if names:
         raise ValueError(
-            f"--resume: {checkpoint} was saved by {state['num_ranks']} ranks, this is {ranks.num_ranks}. "
-            f"Start it with {state['num_ranks']} ranks"
+            f"--resume: none of the {len(names)} checkpoints in {folder} is intact. Restore one from a copy, or start "
+            "without --resume into a new --output"
         )
+    return None
+
+
+def _verify(path: Path, ranks: Ranks) -> tuple[Verified | None, str]:
+    """Every rank checks its share of the files; the verdict is the same on all of them."""
+    manifest, problem = None, ""
+    if ranks.is_first:
+        try:
+            manifest = read_manifest(path)
+            if path.is_symlink() or path.name != f"update-{manifest.update:08d}":
+                raise DamagedError(f"{path} is a link, or its manifest belongs to update {manifest.update}")
+        except (OSError, DamagedError) as error:
+            problem = str(error)
+    manifest, problem = from_first(ranks, (manifest, problem))
+    if manifest is None:
+        return None, problem
+    try:
+        for name in sorted(manifest.files)[ranks.rank :: ranks.num_ranks]:
+            check_file(path, name, manifest.files[name])
+        state = json.loads((path / STATE).read_bytes())
+    except (OSError, ValueError, DamagedError) as error:
+        problem = str(error)
+    problems = [text for text in gather_objects(ranks, problem) if text]
+    if problems:
+        return None, "; ".join(problems[:3])
+    return Verified(path, manifest, state), ""
+
+
+def check_identity(checkpoint: Verified, identity: dict[str, Any]) -> None:
+    """
+    Errors: ValueError where the checkpoint belongs to another run: resumed, it would not be the same run.
+    """
+    saved = checkpoint.state["identity"]
+    wanted = json.loads(json.dumps(identity))  # as it looks after being saved
     changed = [
-        f"{name} was {state['identity'].get(name)!r} and is {value!r}"
-        for name, value in identity.items()
-        if state["identity"].get(name) != value
+        f"{name} was {saved.get(name)!r} and is {wanted.get(name)!r}"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
     ]
     if changed:
-        raise ValueError(f"--resume: {checkpoint} belongs to another run: {'; '.join(changed)}")
-    return state | {"checkpoint": checkpoint.name}
-
-
-def load_checkpoint(engine: Any, folder: Path, ranks: Ranks, state: dict[str, Any]) -> None:
-    """Weights, optimizer, schedule and this rank's random generators, from the checkpoint that `read_state` chose."""
-    path, _ = engine.load_checkpoint(str(folder), tag=state["checkpoint"])
-    if path is None:
-        raise RuntimeError(f"DeepSpeed loaded nothing from {folder / state['checkpoint']}")
-    generators = torch.load(folder / state["checkpoint"] / f"rng_rank{ranks.rank:03d}.pt", weights_only=True)
-    torch.set_rng_state(generators["cpu"])
-    if ranks.device.type == "cuda":
-        torch.cuda.set_rng_state(generators["cuda"], ranks.device)
-
-
-def _generators(ranks: Ranks) -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if ranks.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(ranks.device)
-    return states
+        raise ValueError(f"--resume: {checkpoint.folder} belongs to another run: {'; '.join(changed)}")

@@ -5,6 +5,13 @@ Precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate belong
 
 from dataclasses import dataclass
 
+from training.lifecycle import parse_duration
+
+AT_LEAST_ONE = (
+    *("log_every", "eval_every", "eval_sequences", "checkpoint_every", "keep_checkpoints", "max_failed_saves"),
+    *("max_skipped_updates", "hang_timeout", "max_crashes"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -33,8 +40,23 @@ class RunConfig:
     """Updates between two checkpoints. The end of the run is always saved."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
+    max_failed_saves: int = 3
+    """Checkpoints in a row that could not be written, after which the run ends."""
     max_skipped_updates: int = 20
-    """Updates skipped in a row, because gradients are not finite, after which the run ends as diverged."""
+    """Updates skipped in a row, because gradients are not finite, after which the run is rewound or ends as diverged."""
+    rewinds: int = 0
+    """Times to go back to the last checkpoint instead of ending as diverged, and go on without the sequences that were
+    trained on since the first skipped update."""
+    max_loss_ratio: float = 0.0
+    """Skip an update whose loss is more than this many times the mean of the last 100. 0: never; 3 is usual."""
+    check_weights_every: int = 500
+    """Updates between two comparisons of the ranks' weights, which must be equal. 0: never."""
+    stop_after: str = ""
+    """HH:MM:SS from the start after which to save and stop with exit code 75, for example 23:30:00."""
+    hang_timeout: float = 1800.0
+    """Seconds without progress on a rank after which the run ends, with the stacks of all ranks."""
+    max_crashes: int = 3
+    """Failures in a row in the same update, over restarts, after which the run is not started again."""
     compile: bool = False
     """Fuse what is between the matrix products of student and teacher with torch.compile. The first update then takes up
     to a minute longer; needs a C++ compiler."""
@@ -43,7 +65,8 @@ class RunConfig:
     plan: int = 0
     """Print what a run on so many ranks would take (settings and their origin, memory, time, disk), and end."""
     resume: bool = False
-    """Continue the run in --output from its last checkpoint."""
+    """Continue the run in --output from its newest intact checkpoint, on any number of ranks; starts it where there is
+    none yet."""
     local_rank: int = -1
     """Passed by the deepspeed launcher; nothing for you to set."""
 
@@ -52,9 +75,17 @@ class RunConfig:
             raise ValueError(f"--max_updates {self.max_updates} --epochs {self.epochs}: nothing would be trained")
         if not 0.0 <= self.warmup_share <= 1.0:
             raise ValueError(f"--warmup_share {self.warmup_share}: a share between 0 and 1 is needed, for example 0.05")
-        for name in ("log_every", "eval_every", "checkpoint_every", "eval_sequences", "max_skipped_updates"):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        for name in ("rewinds", "max_loss_ratio", "check_weights_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: 0 turns it off, less means nothing")
+        if 0 < self.max_loss_ratio <= 1:
+            raise ValueError(
+                f"--max_loss_ratio {self.max_loss_ratio} would skip ordinary updates: 3 is usual, 0 never skips"
+            )
+        parse_duration(self.stop_after)
         if self.plan < 0:
             raise ValueError(f"--plan {self.plan}: the number of ranks to plan for, for example 64")
         if self.profile < 0:

@@ -1,10 +1,11 @@
 """Ranks: which device and threads are mine, and agreeing on errors so that nobody waits for a dead peer."""
 
+import contextlib
 import ctypes
 import os
 import socket
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ class Ranks:
     rank: int
     num_ranks: int
     device: torch.device
+    control: Any = None
+    """Process group on the CPU for what ranks agree on, which must not wait for a GPU; None is the default group."""
 
     @property
     def is_first(self) -> bool:
@@ -54,7 +57,8 @@ def start_ranks() -> Ranks:
         share_cores()
         clear_stale_locks()  # DeepSpeed compiles its communication here, behind a lock that it would wait for without end
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
-    return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device)
+    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if device.type == "cuda" else None
+    return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device, control=control)
 
 
 def describe_group(environment: MutableMapping[str, str]) -> None:
@@ -89,30 +93,49 @@ def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:
         result = work()
     except (ValueError, OSError, ImportError) as error:
         problem = f"{error}"
-    problems: list[str | None] = [None] * ranks.num_ranks
-    dist.all_gather_object(problems, problem)
+    problems = gather_objects(ranks, problem)
     failed = [rank for rank, text in enumerate(problems) if text is not None]
     if not failed:
         return result  # type: ignore[return-value]
     if ranks.is_first:
         where = "" if len(failed) == ranks.num_ranks else f" (rank {failed[0]} of {ranks.num_ranks})"
         print(f"error{where}: {problems[failed[0]]}", file=sys.stderr, flush=True)
-    leave_ranks()
     raise SystemExit(int(ExitCode.BAD_INPUT))
 
 
 def leave_ranks() -> None:
-    """Every rank ends its process group, together: gloo's threads abort a process that exits under them."""
+    """Every rank waits for the others, so that no launcher ends one that still has something to write."""
     if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # a rank that is gone need not be waited for
+            dist.barrier()
+
+
+def is_lost_contact(error: Exception) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
 
 
 def from_first(ranks: Ranks, value: Result) -> Result:
     """Rank 0's value, on every rank."""
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=ranks.control)
     return box[0]
+
+
+def gather_objects(ranks: Ranks, value: Result) -> list[Result]:
+    """Every rank's value, on every rank."""
+    values: list[Any] = [None] * ranks.num_ranks
+    dist.all_gather_object(values, value, group=ranks.control)
+    return values
+
+
+def largest(ranks: Ranks, values: Sequence[int]) -> list[int]:
+    """The largest over the ranks of each number. Some 0.1 ms; does not wait for the device."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=ranks.control)
+    return tensor.tolist()
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -178,6 +178,8 @@ def _check_precision(raw: dict[str, Any], path: str, device_type: str) -> str:
         raise ValueError(
             f"{path}: bf16.bf16_master_weights_and_grads loses small updates: master weights stay fp32 here"
         )
+    if raw.get("bf16", {}).get("check_grad_overflow") is False:
+        raise ValueError(f"{path}: bf16.check_grad_overflow false would apply gradients that are not finite: remove it")
     return enabled[0] if enabled else "fp32"
 
 
@@ -191,6 +193,11 @@ def _check_zero(raw: dict[str, Any], path: str) -> int:
         )
     if zero.get("compute_grad_norm") is False:
         raise ValueError(f"{path}: zero_optimization.compute_grad_norm false: clipping and the log need the norm")
+    for key in ("round_robin_gradients", "parameter_alignment"):
+        if zero.get(key):
+            raise ValueError(
+                f"{path}: zero_optimization.{key} ties checkpoints to the number of ranks that wrote them: remove it"
+            )
     return stage
 
 

@@ -35,22 +35,42 @@ class LossSums:
 
     def __init__(self, components: Sequence[str], device: torch.device) -> None:
         self.components = tuple(components)
+        self.updates = 0
         self._sums = torch.zeros(len(self.components), dtype=torch.float64, device=device)
-        self._updates = 0
+        self._update = torch.zeros_like(self._sums)
 
     def add(self, losses: Sequence[Tensor]) -> None:
         """One micro-batch's shares, in the order of `components`."""
-        self._sums += torch.stack([loss.detach().to(torch.float64) for loss in losses])
+        self._update += torch.stack([loss.detach().to(torch.float64) for loss in losses])
 
-    def count_update(self) -> None:
-        self._updates += 1
+    def count_update(self, is_applied: bool = True) -> None:
+        """What was added since the last call is one update; one that was skipped does not count."""
+        if is_applied:
+            self._sums += self._update
+            self.updates += 1
+        self._update = torch.zeros_like(self._sums)
 
     def take(self) -> Tensor:
-        """(components,) this rank's share of the mean per update since the last call, still on the device; starts anew."""
-        mean = self._sums / max(1, self._updates)
+        """(components,) this rank's share of the mean per update since the last call, still on the device; starts anew.
+
+        NaN where no update counted.
+        """
+        mean = self._sums / self.updates if self.updates else torch.full_like(self._sums, torch.nan)
         self._sums = torch.zeros_like(self._sums)
-        self._updates = 0
+        self.updates = 0
         return mean
+
+    def update_so_far(self) -> Tensor:
+        """(components,) this rank's sums of the update in progress."""
+        return self._update.clone()
+
+    def state(self) -> Tensor:
+        """(components,) the sums of whole updates, to be continued after a restart."""
+        return self._sums.cpu()
+
+    def restore(self, sums: Tensor, updates: int) -> None:
+        """What `state` gave, and `updates`."""
+        self._sums, self.updates = sums.to(self._sums), updates
 
 
 class Stopwatch:

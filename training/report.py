@@ -16,25 +16,25 @@ class Report:
     """Counts updates and makes a line of them.
 
     `weights` of the loss components by name, or empty where the loss is masked LM alone. `peak_flops` of one rank: what
-    model FLOP utilisation is measured against. `skipped`: updates skipped before.
+    model FLOP utilisation is measured against.
     """
 
     def __init__(
-        self, weights: Mapping[str, float], *, device: torch.device, num_ranks: int, peak_flops: float, skipped: int
+        self, weights: Mapping[str, float], *, device: torch.device, num_ranks: int, peak_flops: float
     ) -> None:
         self.parts, self.clock = Parts(device), Clock()
         self.weights, self.components = weights, tuple(weights) or ("mlm",)
         self.device, self.peak_flops = device, peak_flops * num_ranks
-        self._sums = LossSums(("loss", *(f"loss_{name}" for name in self.components)), device)
-        self._tokens, self._flops, self._waited, self._skipped = 0, 0.0, 0.0, skipped
+        self.sums = LossSums(("loss", *(f"loss_{name}" for name in self.components)), device)
+        self._tokens, self._flops, self._waited, self._counted = 0, 0.0, 0.0, 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """One micro-batch's shares: `total` and the components. They stay on the device."""
-        self._sums.add([losses[name] for name in ("total", *self.components)])
+        self.sums.add([losses[name] for name in ("total", *self.components)])
 
-    def count_update(self, tokens: int, flops: float) -> None:
-        """Over all ranks."""
-        self._sums.count_update()
+    def count_update(self, tokens: int, flops: float, is_applied: bool = True) -> None:
+        """`tokens` and `flops` over all ranks. The losses of an update that was skipped do not count."""
+        self.sums.count_update(is_applied)
         self._tokens += tokens
         self._flops += flops
 
@@ -50,9 +50,10 @@ class Report:
         seconds = self.clock.take()
         times = torch.tensor([wait_seconds - self._waited, *parts], dtype=torch.float64) / seconds
         memory = torch.tensor([peak_memory_bytes(self.device)], dtype=torch.float64)
-        losses = self._sums.take()
+        self._counted = self.sums.updates
+        losses = self.sums.take()
         table = gather_over_ranks(torch.cat([losses, times.to(losses), memory.to(losses)]))  # (ranks, columns)
-        means = dict(zip(self._sums.components, table.sum(0).tolist(), strict=False))
+        means = dict(zip(self.sums.components, table.sum(0).tolist(), strict=False))
         shares = table[:, len(means) : -1].mean(0).tolist()
         fields = {
             **progress,
@@ -70,11 +71,9 @@ class Report:
     def check(self, fields: Mapping[str, float]) -> None:
         """
         Raises:
-            DivergedError: the loss is not finite, and not because a fp16 update was skipped.
+            DivergedError: the loss of updates that were applied is not finite.
         """
-        was_skipped = fields["skipped_updates"] > self._skipped
-        self._skipped = int(fields["skipped_updates"])
-        if not math.isfinite(fields["loss"]) and not was_skipped:
+        if self._counted and not math.isfinite(fields["loss"]):
             raise DivergedError(
                 f"the loss is {fields['loss']} at update {fields['update']}; the last checkpoint is untouched"
             )

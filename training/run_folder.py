@@ -1,27 +1,25 @@
-"""runs/NAME/{config.json, metrics.jsonl, tensorboard/, checkpoints/, student/, profile/, log.txt}, written by rank 0."""
+"""runs/NAME/{config.json, metrics.jsonl, tensorboard/, log.txt, ...}, written by rank 0."""
 
 import json
+import math
 import os
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from training.config import RunConfig
+from training.files import LineFile, fsync_folder, write_blocks, write_json
+from training.lifecycle import tell
 from training.metrics import tensorboard_tag
 from training.parts import PARTS
 
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def choose_folder(config: RunConfig) -> Path:
@@ -34,28 +32,26 @@ def choose_folder(config: RunConfig) -> Path:
 
 
 class RunFolder:
-    """Opens a new run folder, or with `resumed_at` continues one from that update."""
+    """Starts the records of a run with `start_update` 0, or continues those of an earlier start from that update."""
 
-    def __init__(self, path: Path, config: dict[str, Any], resumed_at: int | None, num_updates: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, path: Path, config: dict[str, Any], start_update: int, num_updates: int) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._log = (path / "log.txt").open("a", encoding="utf-8")
-        if resumed_at is None:
+        self._log = LineFile(path / "log.txt", warn=_complain)
+        if start_update == 0:
+            shutil.rmtree(path / "tensorboard", ignore_errors=True)  # of a start that saved nothing
+            (path / "metrics.jsonl").unlink(missing_ok=True)
             write_json(path / "config.json", config)
         else:
-            self._forget_after(resumed_at)
-        self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(
-            str(path / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
-        )
-        if resumed_at is None:
-            self._tensorboard.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
+            self._forget_after(start_update)
+        self._metrics = LineFile(path / "metrics.jsonl", warn=self.say)
+        self._tensorboard: SummaryWriter | None = None
+        self._open_tensorboard(None if start_update == 0 else start_update + 1)
+        if start_update == 0:
+            self._draw(lambda board: board.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0))
         self._has_layout = False
         self._bar = tqdm(
             total=num_updates,
-            initial=resumed_at or 0,
+            initial=start_update,
             unit="update",
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
@@ -65,36 +61,58 @@ class RunFolder:
     def say(self, line: str) -> None:
         """One line on the console and in log.txt."""
         with tqdm.external_write_mode(file=sys.stdout):
-            print(line, flush=True)
-        self._log.write(line + "\n")
-        self._log.flush()
+            tell(line, sys.stdout)
+        self._log.append(line)
 
     def advance(self) -> None:
         self._bar.update()
 
     def record(self, fields: dict[str, Any]) -> None:
         """A line of metrics.jsonl and its points in TensorBoard; `fields` start with the update."""
-        self._metrics.write(json.dumps(fields) + "\n")
-        self._metrics.flush()
-        update = fields["update"]
+        known = {name: value for name, value in fields.items() if not (isinstance(value, float) and math.isnan(value))}
+        self._metrics.append(json.dumps({name: known.get(name) for name in fields}))
+        self._draw(lambda board: self._add_points(board, known))
+
+    def sync(self) -> None:
+        """The metrics so far are on the disk when this returns. Errors: OSError."""
+        self._metrics.sync()
+
+    def close(self) -> None:
+        self._bar.close()
+        self._metrics.close()
+        self._draw(lambda board: board.close())
+        self._log.close()
+
+    def _add_points(self, board: "SummaryWriter", fields: dict[str, Any]) -> None:
         if not self._has_layout and "loss" in fields:
             tags = [
                 tensorboard_tag(name)
                 for name in fields
                 if name == "loss" or (name.startswith("loss_") and name != "loss_scale")
             ]
-            self._tensorboard.add_custom_scalars({"loss": {"components": ["Multiline", tags]}})
+            board.add_custom_scalars({"loss": {"components": ["Multiline", tags]}})
             self._has_layout = True
         for name, value in fields.items():
-            if name != "update" and value is not None:
-                self._tensorboard.add_scalar(tensorboard_tag(name), value, update)
-        self._tensorboard.flush()
+            if name != "update":
+                board.add_scalar(tensorboard_tag(name), value, fields["update"])
+        board.flush()
 
-    def close(self) -> None:
-        self._bar.close()
-        self._metrics.close()
-        self._tensorboard.close()
-        self._log.close()
+    def _draw(self, draw: Callable[["SummaryWriter"], None]) -> None:
+        """A disk that is full costs points of a chart; metrics.jsonl keeps all of them."""
+        try:
+            if self._tensorboard is None:
+                self._open_tensorboard(None)
+            assert self._tensorboard is not None
+            draw(self._tensorboard)
+        except OSError as error:
+            if self._tensorboard is not None:
+                self.say(f"warning: TensorBoard's file cannot be written ({error}); metrics.jsonl has every point")
+            self._tensorboard = None
+
+    def _open_tensorboard(self, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
 
     def _forget_after(self, update: int) -> None:
         """Lines past the checkpoint belong to updates that will be made again."""
@@ -103,8 +121,13 @@ class RunFolder:
         # A crash can leave a last line without its end; it is past the checkpoint too.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
         partial = path.with_name("metrics.jsonl.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
+        write_blocks(partial, ["".join(kept).encode()])
         os.replace(partial, path)
+        fsync_folder(self.path)
+
+
+def _complain(line: str) -> None:
+    tell(line, sys.stderr)
 
 
 def describe(fields: dict[str, Any], num_updates: int) -> str:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import train
 from command_line import parse
+from training.lifecycle import StopRequest
+
+STOP = StopRequest()
 
 for arguments, message in json.loads(Path(sys.argv[1]).read_text()):
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
-            code = train.main(parse(train.TrainConfig, arguments, ""))
+            code = train.main(parse(train.TrainConfig, arguments, ""), STOP)
         except SystemExit as stop:
             code = stop.code
     said = errors.getvalue()

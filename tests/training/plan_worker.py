@@ -31,15 +31,7 @@ def main(ds_config: str, teacher: str, data: str, max_length: str, trace: str) -
     options = {"seed": 0, "eval_sequences": 8, "is_distillation": True, "is_compiled": False}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         inputs = InputLoader(data=corpus, source=source, ds=ds, ranks=ranks, **options).load()
-        work = Workload(
-            inputs=inputs,
-            ds=ds,
-            objective=ObjectiveConfig(),
-            data=corpus,
-            run=run,
-            num_ranks=1,
-            device=ranks.device,
-        )
+        work = Workload(inputs, ds, ObjectiveConfig(), corpus, run, 1, ranks.device)
         predicted = sum(work.tensors().values())
         engine = start_engine(inputs.student, ds, UPDATES, 0.0)
         objective = TripleLoss(work.objective)

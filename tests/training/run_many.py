@@ -9,7 +9,10 @@ from pathlib import Path
 
 import train
 from command_line import parse
+from training.lifecycle import StopRequest
+
+STOP = StopRequest()
 
 for arguments in json.loads(Path(sys.argv[1]).read_text()):
-    code = train.main(parse(train.TrainConfig, arguments, ""))
+    code = train.main(parse(train.TrainConfig, arguments, ""), STOP)
     assert code == 0, (arguments, code)

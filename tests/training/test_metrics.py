@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.launch import run
+from training.files import write_json
 from training.metrics import Clock, LossSums, measure_gemm_peak, peak_memory_bytes, tensorboard_tag
 from training.parts import PARTS
-from training.run_folder import RunFolder, describe, write_json
+from training.run_folder import RunFolder, describe
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,21 @@ def test_loss_sums_average_over_updates_and_add_over_micro_batches() -> None:
         for share in (0.25, 0.5):
             sums.add((torch.tensor(share * update), torch.tensor(1.0, requires_grad=True)))
         sums.count_update()
+    sums.add((torch.tensor(torch.nan), torch.tensor(1.0)))
+    sums.count_update(is_applied=False)
     assert sums.take().tolist() == pytest.approx([0.75, 2.0])
-    assert sums.take().tolist() == [0.0, 0.0]
+    assert sums.take().isnan().all()
+
+
+def test_loss_sums_are_continued() -> None:
+    whole, first, second = (LossSums(("a",), torch.device("cpu")) for _ in range(3))
+    for update in range(4):
+        for sums in (whole, first if update < 3 else second):
+            if sums is second:
+                second.restore(first.state(), first.updates)
+            sums.add((torch.tensor(0.1 * update),))
+            sums.count_update()
+    assert second.take().equal(whole.take())
 
 
 def test_clock_leaves_pauses_out() -> None:
@@ -69,7 +83,7 @@ def test_gemm_peak_is_plausible() -> None:
 
 
 def test_a_continued_run_forgets_what_comes_after_its_checkpoint(tmp_path: Path) -> None:
-    first = RunFolder(tmp_path, {"flags": {}}, None, 10)
+    first = RunFolder(tmp_path, {"flags": {}}, 0, 10)
     for update in (2, 4, 6):
         first.record({"update": update, "loss": 1.0})
     first.close()

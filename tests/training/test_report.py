@@ -21,7 +21,7 @@ def test_losses_add_up_shares_are_averaged_and_memory_is_the_largest(monkeypatch
         "gather_over_ranks",
         lambda row: torch.stack([row, torch.tensor(OTHER_RANK, dtype=torch.float64)]),
     )
-    report = Report(WEIGHTS, device=CPU, num_ranks=2, peak_flops=1e6, skipped=0)
+    report = Report(WEIGHTS, device=CPU, num_ranks=2, peak_flops=1e6)
     started = time.perf_counter()
     for _ in range(2):  # updates of two micro-batches each
         for value in (0.25, 0.75):
@@ -47,9 +47,16 @@ def test_losses_add_up_shares_are_averaged_and_memory_is_the_largest(monkeypatch
     assert again["data_wait_share"] == pytest.approx(0.1)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_unless_its_update_was_skipped() -> None:
-    report = Report({}, device=CPU, num_ranks=1, peak_flops=1.0, skipped=3)
-    report.check({"update": 1, "loss": 1.0, "skipped_updates": 3})
-    report.check({"update": 2, "loss": float("inf"), "skipped_updates": 4})
+def test_a_loss_that_is_not_finite_ends_the_run_unless_its_update_was_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.report, "gather_over_ranks", lambda row: row[None])
+    report = Report({}, device=CPU, num_ranks=1, peak_flops=1.0)
+    for is_applied, value in ((True, 1.0), (False, float("nan"))):
+        report.add({"total": torch.tensor(value), "mlm": torch.tensor(value)})
+        report.count_update(10, 1.0, is_applied)
+        fields = report.line({"update": 1}, {"skipped_updates": 0}, 0.0)
+        assert (fields["loss"] == value) == is_applied
+        report.check(fields)
+    report.add({"total": torch.tensor(float("nan")), "mlm": torch.tensor(1.0)})
+    report.count_update(10, 1.0)
     with pytest.raises(DivergedError, match="the loss is nan at update 3"):
-        report.check({"update": 3, "loss": float("nan"), "skipped_updates": 4})
+        report.check(report.line({"update": 3}, {"skipped_updates": 0}, 0.0))

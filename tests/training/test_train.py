@@ -67,7 +67,8 @@ def distilled(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder(distilled: Path) -> None:
     assert {f.name for f in distilled.iterdir()} == {
-        *("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "student", "log.txt")
+        *("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "student", "log.txt"),
+        *("attempts.jsonl", "heartbeats", "lock", "stacks"),
     }
     lines = metrics(distilled)
     training = [line for line in lines if "loss" in line]
@@ -209,12 +210,6 @@ def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -
     learning_rate = {"type": "AdamW", "params": {"lr": 3e-3, "torch_adam": True}}
     other = ds_config(tmp_path / "other.json", bf16={"enabled": True}, optimizer=learning_rate)
     assert "ds_config was {'optimizer'" in torchrun(2, *flags(toy, other, distilled), "--resume").stdout
-    one_rank = run([sys.executable, *flags(toy, config, distilled), "--resume"])
-    assert one_rank.returncode == 2
-    assert "saved by 2 ranks, this is 1" in one_rank.stdout
-    nothing = run([sys.executable, *flags(toy, config, tmp_path / "new"), "--resume"])
-    assert nothing.returncode == 2
-    assert "no complete checkpoint" in nothing.stdout
 
 
 @pytest.fixture(scope="module")

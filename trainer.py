@@ -1,0 +1,460 @@
+"""One run: the loop, and what happens between updates."""
+
+import dataclasses
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from data.batching import Batch, BatchLoader, UpdateWindows, Window
+from data.config import DataConfig
+from evaluation.heldout import evaluate
+from inputs import Inputs
+from model.bert import MaskedLanguageModel
+from model.config import ObjectiveConfig
+from model.hub import save_model
+from model.objective import Losses, TripleLoss
+from model.teacher import DTYPES
+from planning import update_flops
+from training.agreement import check_weights
+from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
+from training.config import RunConfig
+from training.distributed import Ranks, agree, largest, sum_over_ranks
+from training.ds_config import DeepSpeedConfig
+from training.engine import backward, master_weights, optimizer_figures, start_engine
+from training.lifecycle import DivergedError, ExitCode, StopRequest, tell
+from training.metrics import measure_gemm_peak
+from training.poison import Poison, SpikeRule, write_incident
+from training.prefetch import on_device
+from training.profile import WARM_UP, Profiler
+from training.report import Report
+from training.run_folder import RunFolder, describe
+from training.run_lock import RunLock
+from training.state import engine_scalars, engine_tensors, generators, restore_engine, restore_generators
+from training.tensor_file import SavedParts
+from training.watchdog import Watchdog
+
+DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
+"""Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
+COMPONENTS = ("distillation", "mlm", "cosine")
+
+
+class Config(Protocol):
+    """The flags that the loop reads."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def objective(self) -> ObjectiveConfig: ...
+
+
+class Trainer:
+    """Holds what changes from update to update, and the parts that act on it. Every method is called by every rank."""
+
+    def __init__(
+        self,
+        config: Config,
+        ds: DeepSpeedConfig,
+        inputs: Inputs,
+        ranks: Ranks,
+        *,
+        folder: Path,
+        lock: RunLock | None,
+        stop: StopRequest,
+    ) -> None:
+        self.config, self.ds, self.inputs, self.ranks, self.folder = config, ds, inputs, ranks, folder
+        self.lock, self.stop, self.watchdog = lock, stop, Watchdog(folder, ranks.rank, config.run.hang_timeout, stop)
+        self.watchdog.start()
+        self.windows = UpdateWindows(
+            inputs.corpus,
+            sequences_per_update=ds.sequences_per_update,
+            seed=config.run.seed,
+            mask_probability=config.data.mask_probability,
+        )
+        self.num_updates = agree(ranks, self.count_updates)
+        self.objective = TripleLoss(config.objective, inputs.student.kernels.vocab_loss)
+        self.update, self.tokens, self.learning_rate = 0, 0, 0.0
+        self.skipped_in_a_row, self.rewinds, self.spike = 0, 0, ""
+        self.best: dict[str, float] = {}
+        self.log: RunFolder | None = None
+        found = agree(ranks, self.find_checkpoint) if config.run.resume else None
+        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[ds.precision])
+        self.engine = start_engine(inputs.student, ds, self.num_updates, config.run.warmup_share)
+        self.model: MaskedLanguageModel = self.engine.module
+        self.report = Report(
+            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if inputs.teacher},
+            device=ranks.device,
+            num_ranks=ranks.num_ranks,
+            peak_flops=self.peak_flops,
+        )
+        self.poison, self.spikes = Poison(self.model, ranks), SpikeRule(config.run.max_loss_ratio)
+        torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
+        self.resumed = found
+        if found is not None:
+            agree(ranks, lambda: self.restore(found))
+        self.open_log()
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints",
+            ranks,
+            keep=config.run.keep_checkpoints,
+            max_failures=config.run.max_failed_saves,
+            say=self.say,
+            before=self.check_folder,
+        )
+        self.checkpoints.newest = self.update if found else None
+        self.parts, self.profiler = self.report.parts, self.start_profiler()
+
+    def count_updates(self) -> int:
+        """Of the whole run, which must be long enough for its profile."""
+        updates, profiled = self.config.run.max_updates, self.config.run.profile
+        updates = updates or self.windows.num_updates(self.config.run.epochs)
+        if profiled and profiled + WARM_UP > updates:
+            raise ValueError(f"--profile {profiled} needs {profiled + WARM_UP} updates, this run has {updates}")
+        return updates
+
+    def start_profiler(self) -> Profiler | None:
+        if not (self.log and self.config.run.profile):
+            return None
+        return Profiler(
+            self.config.run.profile,
+            first_update=self.update,
+            folder=self.folder / "profile",
+            parts=self.parts,
+            say=self.say,
+        )
+
+    # -- the loop --
+
+    def train(self) -> ExitCode:
+        """Until the last update, or until the run is asked to stop."""
+        self.stop.defer()
+        while self.update < self.num_updates:
+            if self.must_stop() or self.train_on():
+                self.checkpoints.finish()
+                saved = self.update == 0 or self.checkpoints.newest == self.update
+                return ExitCode.PREEMPTED if saved else ExitCode.SAVE_FAILED
+        self.checkpoints.finish()
+        self.save_student()
+        return ExitCode.FINISHED
+
+    def train_on(self) -> bool:
+        """Whether the run is to stop; False at its end, and after going back to a checkpoint."""
+        with BatchLoader(
+            self.windows,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.num_ranks,
+            sequences_per_micro_batch=self.ds.sequences_per_micro_batch,
+            first_update=self.update,
+            last_update=self.num_updates,
+            prefetch=self.config.data.prefetch,
+            mask_smoothing=self.config.data.mask_smoothing,
+            pin_memory=self.ranks.device.type == "cuda",
+        ) as loader:
+            for window, micro_batches in loader:
+                self.learning_rate = self.engine.get_lr()[0]
+                for number, batch in enumerate(on_device(micro_batches, self.ranks.device), start=1):
+                    self.watchdog.beat(f"micro-batch {number}", self.update)
+                    losses = self.losses(batch, window)
+                    self.report.add(losses._asdict())
+                    self.poison.add(batch.sequence_ids.tolist(), losses.total)
+                    with self.parts("backward"):
+                        backward(self.engine, self.refuse_spike(losses.total, number))
+                    with self.parts("optimizer"):
+                        self.engine.step()
+                self.advance(window)
+                if self.is_due(self.config.run.log_every):
+                    self.log_metrics(loader.wait_seconds)
+                if self.skipped_in_a_row >= self.config.run.max_skipped_updates:
+                    self.rewind()
+                    return False
+                if self.is_due(self.config.run.eval_every):
+                    self.evaluate()
+                is_stopping = self.must_stop()
+                if is_stopping or self.is_due(self.config.run.checkpoint_every):
+                    self.save_checkpoint()
+                if is_stopping:
+                    return True
+        return False
+
+    def losses(self, batch: Batch, window: Window) -> Losses:
+        """This micro-batch's share of the update's loss."""
+        predict_at = self.objective.predict_at(batch.masked_positions)
+        layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen, predict_at)
+        teacher = self.inputs.teacher
+        if teacher is None:
+            with self.parts("student"):
+                prediction = self.engine(*layout)
+            with self.parts("head"):
+                return self.objective.masked_lm(prediction, batch.masked_labels, masked=window.masked)
+        with self.parts("teacher"):
+            target = teacher(*layout)
+        with self.parts("student"):
+            prediction = self.engine(*layout)
+        with self.parts("head"):
+            labels = (batch.masked_positions, batch.masked_labels)
+            return self.objective(prediction, target, *labels, attended=window.attended, masked=window.masked)
+
+    def advance(self, window: Window) -> None:
+        """An update is over, applied or skipped."""
+        self.update += 1
+        self.tokens += window.attended
+        is_applied = self.engine.was_step_applied()
+        self.report.count_update(window.attended, update_flops(window, self.inputs, self.config.objective), is_applied)
+        self.skipped_in_a_row = 0 if is_applied else self.skipped_in_a_row + 1
+        if not is_applied:
+            self.record_incident(window)
+        self.poison.forget()
+        if self.profiler:
+            self.profiler.advance()
+        if self.log:
+            self.log.advance()
+        if self.config.run.check_weights_every and self.update % self.config.run.check_weights_every == 0:
+            check_weights(self.model, self.update)
+
+    def is_due(self, every: int) -> bool:
+        return self.update % every == 0 or self.update == self.num_updates
+
+    def must_stop(self) -> bool:
+        """Whether any rank was asked to; and commits a checkpoint once all ranks have written their part of it."""
+        is_asked, is_writing = largest(self.ranks, [self.stop.is_asked(), self.checkpoints.is_writing])
+        if self.checkpoints.is_pending and not is_writing:
+            self.checkpoints.finish()
+        if is_asked and self.update < self.num_updates:
+            self.say(f"stopping after update {self.update}: {self.stop.reason or 'another rank was asked to'}")
+            return True
+        return False
+
+    # -- updates that must not be made --
+
+    def refuse_spike(self, loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
+        """The loss to go backward from; NaN in an update whose loss has jumped, so that every rank skips it."""
+        self.spike = ""
+        if not self.spikes.factor or micro_batch < self.ds.micro_batches_per_update:
+            return loss
+        whole = float(sum_over_ranks(self.report.sums.update_so_far()[:1]))
+        if not self.spikes.is_spike(whole):
+            return loss
+        self.spike = f"its loss of {whole:.4g} is more than {self.spikes.factor:g} times the mean of the last updates"
+        return loss * torch.nan
+
+    def record_incident(self, window: Window) -> None:
+        """Which sequences on which rank; a 16-bit overflow that only lowers the loss scale is none."""
+        found = self.poison.report()
+        if self.spike:
+            found = []
+        elif self.ds.precision == "fp16" and all(entry["what"] == "gradients" for entry in found):
+            return
+        if not self.log:
+            return
+        reason = self.spike or "its loss or gradients are not finite"
+        incident = {
+            "update": self.update,
+            "window": self.windows.position(self.update - 1),
+            "reason": reason,
+            "micro_batches": found,
+            "sequence_ids": window.sequence_ids.tolist(),
+        }
+        where = ", ".join(f"rank {entry['rank']} micro-batch {entry['micro_batch'] + 1}" for entry in found[:3])
+        try:
+            path = f"see {write_incident(self.folder / 'incidents', incident)}"
+        except OSError as error:
+            path = f"and its sequences could not be recorded: {error}"
+        self.say(f"warning: update {self.update} is skipped: {reason}{f' ({where})' if where else ''}; {path}")
+
+    def rewind(self) -> None:
+        """Back to the last checkpoint, to go on without what was trained on since the first skipped update.
+
+        Errors: DivergedError where that is not allowed, or no more, or there is no checkpoint.
+        """
+        self.checkpoints.finish()
+        allowed = self.config.run.rewinds
+        diverged = (
+            f"{self.skipped_in_a_row} updates in a row, up to {self.update}, were skipped: the loss had jumped, or it or "
+            "its gradients were not finite; checkpoints are untouched. Lower the learning rate, or resume from an "
+            "earlier one"
+        )
+        if self.rewinds >= allowed:
+            raise DivergedError(
+                f"{diverged}. --rewinds {allowed} does not allow to go back to the last checkpoint (again)"
+            )
+        harmful = [self.windows.position(update) for update in range(self.update - self.skipped_in_a_row, self.update)]
+        left_out, rewinds = sorted({*self.windows.left_out, *harmful}), self.rewinds + 1
+        checkpoint = find_checkpoint(self.checkpoints.folder, self.ranks, self.say)
+        if checkpoint is None:
+            raise DivergedError(f"{diverged}. There is no checkpoint to go back to")
+        self.restore(checkpoint)
+        self.windows.left_out, self.rewinds, self.skipped_in_a_row = tuple(left_out), rewinds, 0
+        self.open_log()
+        self.say(
+            f"rewound to update {self.update}; windows {harmful[0]} to {harmful[-1]} are left out ({rewinds} of {allowed})"
+        )
+
+    # -- what is kept --
+
+    def log_metrics(self, wait_seconds: float) -> None:
+        sequences = self.update * self.ds.sequences_per_update
+        progress = {
+            "update": self.update,
+            "epoch": sequences / self.inputs.corpus.num_sequences,
+            "sequences": sequences,
+            "tokens": self.tokens,
+            "learning_rate": self.learning_rate,
+        }
+        fields = self.report.line(progress, optimizer_figures(self.engine), wait_seconds)
+        self.record(fields)
+        self.report.check(fields)
+
+    def evaluate(self) -> None:
+        if self.inputs.heldout is None:
+            return
+        with self.report.clock.paused():
+            self.model.eval()
+            figures = evaluate(
+                self.model,
+                self.inputs.teacher,
+                self.beating("evaluation", self.inputs.heldout),
+                temperature=self.config.objective.temperature,
+                device=self.ranks.device,
+                reduce=sum_over_ranks,
+            )
+            self.model.train()
+        self.record({"update": self.update, **figures})
+        if not self.best or figures["eval_mlm_loss"] < self.best["eval_mlm_loss"]:
+            self.best = {"update": self.update, **figures}
+
+    def save_checkpoint(self) -> None:
+        self.watchdog.beat("checkpoint", self.update)
+        with self.report.clock.paused():
+            tensors = engine_tensors(self.engine) | generators(self.ranks.device)
+            self.checkpoints.begin(self.state(), tensors | {"losses": self.report.sums.state()})
+
+    def save_student(self) -> None:
+        """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
+        self.watchdog.beat("export", self.update)
+        weights = master_weights(self.engine)
+        if self.ranks.is_first:
+            partial, final = self.folder / "student.partial", self.folder / "student"
+            for leftover in (partial, final):
+                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.copytree(self.inputs.corpus.tokenizer_folder, partial)
+            pad_id = self.inputs.corpus.tokenizer.pad_id
+            save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
+            partial.rename(final)
+        if self.best:
+            self.say(f"best held-out loss: {self.best['eval_mlm_loss']:.4f} at update {self.best['update']:.0f}")
+
+    def state(self) -> dict[str, Any]:
+        """What is alike on every rank and not a tensor."""
+        return {
+            "update": self.update,
+            "tokens": self.tokens,
+            "num_ranks": self.ranks.num_ranks,
+            "sequences_per_micro_batch": self.ds.sequences_per_micro_batch,
+            "updates_in_sums": self.report.sums.updates,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "left_out": list(self.windows.left_out),
+            "rewinds": self.rewinds,
+            "last_losses": list(self.spikes.losses),
+            "best": self.best,
+            "engine": engine_scalars(self.engine),
+            "identity": self.identity(),
+            "versions": versions(),
+        }
+
+    def find_checkpoint(self) -> Verified | None:
+        """
+        Errors: ValueError where none of those that exist can be continued.
+        """
+        say = partial(tell, stream=sys.stdout) if self.ranks.is_first else lambda line: None
+        found = find_checkpoint(self.folder / "checkpoints", self.ranks, say)
+        if found is None:
+            say(f"--resume: {self.folder} has no checkpoint yet, starting at update 0")
+            return None
+        check_identity(found, self.identity())
+        return found
+
+    def restore(self, checkpoint: Verified) -> None:
+        """This rank's part of a checkpoint, whatever number of ranks saved it."""
+        state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
+        restore_engine(self.engine, saved, state["engine"])
+        self.update, self.tokens = state["update"], state["tokens"]
+        self.skipped_in_a_row, self.rewinds, self.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
+        self.windows.left_out = tuple(state["left_out"])
+        self.spikes.losses.extend(state["last_losses"])
+        rank, num_ranks = self.ranks.rank, self.ranks.num_ranks
+        if state["num_ranks"] == num_ranks:
+            restore_generators(self.ranks.device, lambda name: saved.of_rank(rank, name))
+            losses = saved.of_rank(rank, "losses")
+        else:
+            torch.manual_seed((self.config.run.seed * 100_003 + rank) * 1_000_003 + self.update)
+            shares = [saved.of_rank(old, "losses") for old in range(state["num_ranks"])]
+            losses = sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0])
+        self.report.sums.restore(losses, state["updates_in_sums"])
+
+    def open_log(self) -> None:
+        """The run folder's records, from `update` on."""
+        if self.log:
+            self.log.close()
+        if self.ranks.is_first:
+            self.log = RunFolder(self.folder, self.describe_config(), self.update, self.num_updates)
+
+    def check_folder(self) -> None:
+        """
+        Errors: OSError where the run folder is no longer this run's, or does not take its records.
+        """
+        if self.lock:
+            self.lock.check()
+        if self.log:
+            self.log.sync()
+
+    def say(self, line: str) -> None:
+        if self.log:
+            self.log.say(line)
+
+    def record(self, fields: dict[str, Any]) -> None:
+        if self.log:
+            self.log.record(fields)
+            self.log.say(describe(fields, self.num_updates))
+
+    def beating(self, phase: str, batches: Any) -> Any:
+        """The batches, with a heartbeat each."""
+        for batch in batches:
+            self.watchdog.beat(phase, self.update)
+            yield batch
+
+    def close(self) -> None:
+        self.watchdog.close()
+        if self.log:
+            self.log.close()
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the one it continues."""
+        return {
+            "corpus": self.inputs.corpus.sha256,
+            "num_sequences": self.inputs.corpus.num_sequences,
+            "sequences_per_update": self.ds.sequences_per_update,
+            "num_updates": self.num_updates,
+            "seed": self.config.run.seed,
+            "max_length": self.config.data.max_length,
+            "mask_probability": self.config.data.mask_probability,
+            "mask_smoothing": self.config.data.mask_smoothing,
+            "student": dataclasses.asdict(self.inputs.student.config),
+            "objective": dataclasses.asdict(self.config.objective),
+            "teacher": self.inputs.teacher_sha256,
+            "warmup_share": self.config.run.warmup_share,
+            "ds_config": {key: self.ds.raw.get(key) for key in DECIDES_AN_UPDATE},
+        }
+
+    def describe_config(self) -> dict[str, Any]:
+        assert dataclasses.is_dataclass(self.config)
+        flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
+        return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    return {name: sys.modules[name].__version__ for name in ("torch", "deepspeed")}

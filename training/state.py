@@ -1,0 +1,113 @@
+"""What an engine must remember, as tensors and numbers, and putting it back into an engine of any number of ranks.
+
+ZeRO-1 and ZeRO-2 hold, for each parameter group, the fp32 weights and the optimizer's moments as one flat tensor over all
+parameters, cut into one equal part a rank; the last part is padded. Without the padding, the parts of any number of ranks,
+end to end, are the same tensor: another number of ranks only cuts it elsewhere. The 16-bit weights are the fp32 ones,
+rounded, so they are not saved.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Scalars = dict[str, Any]
+
+
+class Pieces(Protocol):
+    """Tensors saved in parts, one a rank."""
+
+    def part(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements [start, stop) of the parts end to end."""
+        ...
+
+    def length(self, name: str) -> int:
+        """Elements of all parts."""
+        ...
+
+    def numbers(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors of no dimension, which every rank saved alike, by what follows `prefix` in their names."""
+        ...
+
+    def vectors(self, prefix: str) -> list[str]:
+        """What follows `prefix` in the names of the others."""
+        ...
+
+
+def engine_tensors(engine: Any) -> dict[str, Tensor]:
+    """This rank's part of the weights and moments, by name: the live tensors, without padding."""
+    optimizer = engine.optimizer
+    tensors = {}
+    for group, master in enumerate(optimizer.single_partition_of_fp32_groups):
+        length = master.numel() - optimizer.groups_padding[group]
+        tensors[f"group{group}.master"] = master.detach()[:length]
+        for key, value in _optimizer_state(optimizer, group).items():
+            tensors[f"group{group}.{key}"] = value[:length] if value.numel() == master.numel() else value
+    return tensors
+
+
+def engine_scalars(engine: Any) -> Scalars:
+    """What is the same on every rank: counters, learning rates, schedule, loss scale."""
+    return {
+        "global_steps": engine.global_steps,
+        "global_samples": engine.global_samples,
+        "skipped_steps": engine.skipped_steps,
+        "learning_rates": [group["lr"] for group in engine.optimizer.param_groups],
+        "scheduler": engine.lr_scheduler.state_dict(),
+        "loss_scaler": _plain(engine.optimizer.loss_scaler),
+    }
+
+
+def restore_engine(engine: Any, pieces: Pieces, scalars: Scalars) -> None:
+    """Every rank must call it. Errors: ValueError where the saved tensors do not fit the model."""
+    optimizer = engine.optimizer
+    states: dict[int, dict[str, Tensor]] = {}
+    for group, master in enumerate(optimizer.single_partition_of_fp32_groups):
+        prefix, expected = f"group{group}.", sum(parameter.numel() for parameter in optimizer.bit16_groups[group])
+        start = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group]) * master.numel()
+        stop = min(start + master.numel(), expected)
+        states[group] = pieces.numbers(prefix)
+        for key in pieces.vectors(prefix):
+            name = prefix + key
+            if pieces.length(name) != expected:
+                raise ValueError(
+                    f"the checkpoint's {name} has {pieces.length(name)} elements, the model needs {expected}"
+                )
+            part = states[group][key] = torch.zeros(master.numel())
+            if start < stop:
+                part[: stop - start] = pieces.part(name, start, stop)
+        master.data.copy_(states[group].pop("master"))
+    # As a whole, because an optimizer makes its moments in its first step only.
+    base = optimizer.optimizer
+    base.load_state_dict({"state": states, "param_groups": base.state_dict()["param_groups"]})
+    optimizer.update_lp_params()
+    for param_group, learning_rate in zip(optimizer.param_groups, scalars["learning_rates"], strict=True):
+        param_group["lr"] = learning_rate
+    engine.lr_scheduler.load_state_dict(scalars["scheduler"])
+    vars(optimizer.loss_scaler).update(scalars["loss_scaler"])
+    for counter in ("global_steps", "global_samples", "skipped_steps"):
+        setattr(engine, counter, scalars[counter])
+
+
+def generators(device: torch.device) -> dict[str, Tensor]:
+    """The states of this rank's random generators."""
+    states = {"generator.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["generator.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(device: torch.device, read: Callable[[str], Tensor]) -> None:
+    torch.set_rng_state(read("generator.cpu"))
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(read("generator.cuda"), device)
+
+
+def _optimizer_state(optimizer: Any, group: int) -> dict[str, Tensor]:
+    state = optimizer.optimizer.state[optimizer.optimizer.param_groups[group]["params"][0]]
+    return {key: value for key, value in state.items() if torch.is_tensor(value)}
+
+
+def _plain(thing: Any) -> Scalars:
+    return {key: value for key, value in vars(thing).items() if isinstance(value, bool | int | float)}
