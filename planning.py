@@ -231,6 +231,13 @@ def against_actual(work: Workload, folder: Path) -> str:
 
     Time is predicted from the first line of metrics after the start, for the tokens that were left then.
     """
+    try:
+        return _against_actual(work, folder)
+    except (OSError, ValueError, KeyError) as error:  # of the report alone: the run is finished
+        return f"plan and run cannot be compared: {type(error).__name__}: {error}"
+
+
+def _against_actual(work: Workload, folder: Path) -> str:
     lines = [json.loads(text) for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if "tokens_per_second" in line]
     if not lines:

@@ -10,6 +10,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from command_line import parse
 from data.config import DataConfig
@@ -34,35 +35,27 @@ if __name__ == "__main__":  # before the heavy imports, so that --help and a mis
 
 import traceback
 
-from inputs import InputLoader
+from data.mapped_file import report_bus_errors
+from inputs import InputLoader, Inputs
 from plan_report import print_plan
 from planning import Workload, against_actual
 from trainer import Trainer
 from training.attempts import Attempts
 from training.distributed import Ranks, agree, from_first, is_lost_contact, leave_ranks, start_ranks
-from training.ds_config import read_ds_config
+from training.ds_config import DeepSpeedConfig, read_ds_config
 from training.lifecycle import RunError
+from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
+    report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
     ranks = start_ranks()
     num_ranks = config.run.plan or ranks.num_ranks
-    ds = agree(ranks, lambda: read_ds_config(config.run.ds_config, num_ranks=num_ranks, device_type=ranks.device.type))
-    loader = InputLoader(
-        data=config.data,
-        source=config.student,
-        ds=ds,
-        ranks=ranks,
-        seed=config.run.seed,
-        eval_sequences=config.run.eval_sequences,
-        is_distillation=config.objective.objective == "distil",
-        is_compiled=config.run.compile,
-    )
-    inputs = agree(ranks, loader.load)
+    ds, loader, inputs = read_inputs(config, ranks, num_ranks)
     work = Workload(inputs, ds, config.objective, config.data, config.run, num_ranks, ranks.device)
     if config.run.plan:
         print_plan(work, ranks, dataclasses.asdict(config))
@@ -91,6 +84,8 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
         if ranks.is_first:
             tell(f"error: {error}", sys.stderr)
     except Exception as error:  # of this rank alone, perhaps: the others must not be waited for
+        if trainer:
+            trainer.rearrangement.wait_if_begun()
         code = explain(error, ranks, trainer)
         end_attempt(attempts, code, trainer)
         leave_now(code)
@@ -100,6 +95,30 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     if lock:
         lock.release()
     return code
+
+
+def read_inputs(config: TrainConfig, ranks: Ranks, num_ranks: int) -> tuple[DeepSpeedConfig, InputLoader, Inputs]:
+    """What the flags name, for a run of `num_ranks`."""
+    ds = agree(
+        ranks,
+        lambda: read_ds_config(
+            config.run.ds_config,
+            num_ranks=num_ranks,
+            device_type=ranks.device.type,
+            fitting=lambda configured: remembered_micro_batch(config.run.output, configured),
+        ),
+    )
+    loader = InputLoader(
+        data=config.data,
+        source=config.student,
+        ds=ds,
+        ranks=ranks,
+        seed=config.run.seed,
+        eval_sequences=config.run.eval_sequences,
+        is_distillation=config.objective.objective == "distil",
+        is_compiled=config.run.compile,
+    )
+    return ds, loader, agree(ranks, loader.load)
 
 
 def open_attempt(attempts: Attempts | None, max_crashes: int, ranks: Ranks) -> None:
@@ -179,10 +198,15 @@ def describe_change(trainer: Trainer) -> str:
     )
 
 
-if __name__ == "__main__":
+def run_and_leave(config: TrainConfig, stop: StopRequest) -> NoReturn:
+    """`main`, and the end of this process with its exit code."""
     try:
-        exit_code = int(main(CONFIG, STOP))
+        code = int(main(config, stop))
     except SystemExit as ending:  # refused, by all ranks
-        exit_code = int(ending.code or 0)
+        code = int(ending.code or 0)
     leave_ranks()
-    leave_now(exit_code)
+    leave_now(code)
+
+
+if __name__ == "__main__":
+    run_and_leave(CONFIG, STOP)
