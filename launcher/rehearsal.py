@@ -6,7 +6,6 @@ killed while one is being saved, resume, and export. Then all is looked at: what
 student opens in transformers, no process is left. Exit code 0, or 1 with what failed, or 2 where the flags are refused.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -18,19 +17,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from command_line import parse
-from data.config import DataConfig
-from model.config import ObjectiveConfig, StudentConfig, read_json
-from training.config import RunConfig
+from launcher.small_run import UPDATES, Flags, arguments, shrink
 
 ROOT = Path(__file__).resolve().parent.parent
-UPDATES, LAYERS = 8, 2
-TOKENS_ON_A_CPU = 1024
-"""Of a micro-batch on a CPU, where a GPU's would take minutes."""
 TIMEOUT = 600.0
 """Seconds for each of the two attempts."""
 MARK = "DISTILLERY_REHEARSAL"
@@ -39,95 +32,8 @@ RELATIVE_ERROR_ON_GPUS = 1e-3
 """Between a loss and the same loss again: GPUs add up in another order each time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flags:
-    """Those of train.py."""
-
-    run: RunConfig
-    data: DataConfig
-    student: StudentConfig
-    objective: ObjectiveConfig
-
-
 class RehearsalError(Exception):
     """What failed."""
-
-
-# -- the run in small --
-
-
-def shrink(flags: Flags, folder: Path, num_ranks: int, on_gpu: bool) -> tuple[Flags, list[str]]:
-    """The same run in small under `folder`, and what was changed besides its size."""
-    ds, notes = read_json(Path(flags.run.ds_config)), []
-    size = ds["train_micro_batch_size_per_gpu"]
-    student = dataclasses.replace(flags.student, student_layers="", check_teacher=False)
-    if not on_gpu:
-        size = min(size, max(1, TOKENS_ON_A_CPU // flags.data.max_length))
-        if ds.get("fp16", {}).get("enabled"):
-            ds["fp16"]["enabled"], ds["bf16"] = False, {"enabled": True}
-            notes.append("no GPU here: bf16 instead of fp16")
-        for name, only_gpu in (("teacher_dtype", "fp16"), ("attention", "varlen"), ("kernels", "triton apex")):
-            if getattr(student, name) in only_gpu.split():
-                notes.append(f"no GPU here: --{name} auto instead of {getattr(student, name)}")
-                changed: dict[str, Any] = {name: "auto"}
-                student = dataclasses.replace(student, **changed)
-    ds |= {"train_micro_batch_size_per_gpu": size, "train_batch_size": size * num_ranks * 2}
-    (folder / "ds.json").write_text(json.dumps(ds))
-    if student.architecture:
-        shape = read_json(Path(student.architecture))
-        layers = "n_layers" if shape.get("model_type") == "distilbert" else "num_hidden_layers"
-        (folder / "architecture.json").write_text(json.dumps(shape | {layers: LAYERS}))
-        student = dataclasses.replace(student, architecture=str(folder / "architecture.json"))
-    else:
-        cut_teacher(student.teacher, folder / "teacher")
-        student = dataclasses.replace(student, teacher=str(folder / "teacher"))
-    run = dataclasses.replace(
-        flags.run,
-        ds_config=str(folder / "ds.json"),
-        output=str(folder / "run"),
-        max_updates=UPDATES,
-        checkpoint_every=1,
-        log_every=1,
-        eval_every=UPDATES,
-        eval_sequences=32,
-        profile=0,
-        plan=0,
-        resume=False,
-        stop_after="",
-    )
-    return dataclasses.replace(flags, run=run, student=student), notes
-
-
-def cut_teacher(name: str, target: Path) -> None:
-    """The first two layers of a teacher, with everything around them and its tokenizer, as a folder of its own."""
-    from model.bert import MaskedLanguageModel
-    from model.hub import WEIGHT_FILES, load_model, read_config, resolve_folder, save_model
-
-    source = resolve_folder(name)
-    whole, (_, family) = load_model(source), read_config(source)
-    short = MaskedLanguageModel(dataclasses.replace(whole.config, num_layers=min(LAYERS, whole.config.num_layers)))
-    kept = whole.state_dict()
-    short.load_state_dict({key: kept[key] for key in short.state_dict()})
-    save_model(short, target, family.model_type, short.state_dict())
-    for file in source.iterdir():
-        weights = file.name in WEIGHT_FILES or file.suffix in (".safetensors", ".bin", ".h5", ".msgpack", ".onnx")
-        if file.is_file() and not weights and file.name != "config.json":
-            shutil.copy(file, target / file.name)
-
-
-def arguments(flags: Flags) -> list[str]:
-    """The command line that parses to `flags`: what differs from the defaults."""
-    words = []
-    for group in (flags.run, flags.data, flags.student, flags.objective):
-        for field in dataclasses.fields(group):
-            value = getattr(group, field.name)
-            if value == field.default:
-                continue
-            if isinstance(value, bool):
-                words.append(f"--{field.name}" if value else f"--no_{field.name}")
-            else:
-                words += [f"--{field.name}", str(value)]
-    return words
 
 
 # -- its processes --
@@ -289,7 +195,9 @@ def read_metrics(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def tail(output: Path) -> str:
-    return "".join(output.read_text(errors="replace").splitlines(keepends=True)[-25:]) if output.exists() else ""
+    """What an attempt said of its end: its own errors, or else its last lines (a launcher's traceback hides the errors)."""
+    lines = output.read_text(errors="replace").splitlines() if output.exists() else []
+    return "\n".join([line for line in lines if line.startswith("error")] or lines[-25:])
 
 
 def rehearse(flags: Flags, folder: Path) -> None:
