@@ -174,7 +174,9 @@ def check_student(folder: Path, is_distilled: bool) -> str:
     """That transformers opens it, with nothing missing, and predicts with it."""
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer, DistilBertForMaskedLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     kind = DistilBertForMaskedLM if is_distilled else AutoModelForMaskedLM
     model, info = kind.from_pretrained(folder, output_loading_info=True)
     if any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")):

@@ -126,8 +126,13 @@ def test_a_run_that_fails_is_told_with_its_own_words(toy: Toy, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_good_run_passes_and_leaves_nothing(toy: Toy, tmp_path: Path) -> None:
-    config = ds_config(tmp_path / "ds.json", bf16={"enabled": True})
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_good_run_passes_and_leaves_nothing(toy: Toy, tmp_path: Path, stage: int) -> None:
+    """In bf16, where DeepSpeed has a class of its own for ZeRO-1."""
+    content = json.loads(ds_config(tmp_path / "ds.json", bf16={"enabled": True}).read_text())
+    content["zero_optimization"]["stage"] = stage
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps(content))
     result = run([ROOT / "launcher/rehearse.sh", *user_flags(toy, config, tmp_path / "run")], timeout=280)
     assert result.returncode == 0, result.stdout
     *steps, last = [line for line in result.stdout.splitlines() if line.startswith(("ok", "rehearsal"))]
