@@ -18,6 +18,7 @@ from model.config import ObjectiveConfig
 from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
+from planning import update_flops
 from training.agreement import check_weights
 from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
 from training.config import RunConfig
@@ -225,7 +226,7 @@ class Trainer:
         self.update += 1
         self.tokens += window.attended
         is_applied = self.engine.was_step_applied()
-        self.report.count_update(window.attended, self.update_flops(window), is_applied)
+        self.report.count_update(window.attended, update_flops(window, self.inputs, self.config.objective), is_applied)
         self.skipped_in_a_row = 0 if is_applied else self.skipped_in_a_row + 1
         if not is_applied:
             self.record_incident(window)
@@ -493,16 +494,6 @@ class Trainer:
         assert dataclasses.is_dataclass(self.config)
         flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
         return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions()}
-
-    def update_flops(self, window: Window) -> float:
-        """Forward and backward of the student (3x forward), forward of the teacher; real tokens, all ranks."""
-        pairs = int((window.lengths**2).sum())
-        student, teacher = self.inputs.student.config, self.inputs.teacher
-        predicted = window.masked if self.config.objective.predicts_masked_only else window.attended
-        flops = 3 * (student.encoder_flops(window.attended, pairs) + student.head_flops(predicted))
-        if teacher is not None:
-            flops += teacher.config.encoder_flops(window.attended, pairs) + teacher.config.head_flops(predicted)
-        return flops
 
 
 def versions() -> dict[str, str]:
