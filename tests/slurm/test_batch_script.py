@@ -69,7 +69,7 @@ def wait_for_update(cluster: Cluster, job: str, run: Path, update: int = MIDDLE)
 
 
 def check_equal_to_an_undisturbed_run(run: Path, flags: list[object]) -> None:
-    result = torchrun(2, "train.py", *flags)
+    result = torchrun(2, "train.py", *flags, timeout=500)
     assert result.returncode == 0, result.stdout[-4000:]
     undisturbed = Path(str(flags[flags.index("--output") + 1]))
     assert updates(run) == list(range(1, len(updates(undisturbed)) + 1))
