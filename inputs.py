@@ -13,7 +13,7 @@ import torch
 
 from data.batching import Corpus, FixedBatches, fixed_batches
 from data.config import DataConfig
-from data.tokenizer import vocabulary_fingerprint
+from data.tokenizer import Tokenizer, vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
 from model.bert import MaskedLanguageModel
 from model.compiled import check_compiler, compile_layers
@@ -33,6 +33,8 @@ class Inputs:
     """What a run reads, loaded and found to fit together."""
 
     corpus: Corpus
+    tokenizer: Tokenizer
+    """The corpus's, which goes into the student's folder: loaded now, so that it is not missed after the last update."""
     heldout: FixedBatches | None
     teacher: Teacher | None
     student: MaskedLanguageModel
@@ -86,6 +88,7 @@ class InputLoader:
             choices.append("compiled: every layer but its attention, when it first runs (the first update is slow)")
         return Inputs(
             corpus=corpus,
+            tokenizer=corpus.load_tokenizer(),
             heldout=heldout,
             teacher=teacher if self.is_distillation else None,
             student=student,

@@ -9,6 +9,7 @@ Precision, batch sizes, clipping, optimizer and learning rate are set in the Dee
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from command_line import parse
 from data.config import DataConfig
@@ -33,22 +34,31 @@ if __name__ == "__main__":  # before the heavy imports, so that --help and a mis
 
 import traceback
 
+from data.mapped_file import report_bus_errors
 from inputs import InputLoader
 from trainer import Trainer
 from training.attempts import Attempts
 from training.distributed import Ranks, agree, from_first, is_lost_contact, leave_ranks, start_ranks
 from training.ds_config import read_ds_config
 from training.lifecycle import RunError
+from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
+    report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
     ranks = start_ranks()
     ds = agree(
-        ranks, lambda: read_ds_config(config.run.ds_config, num_ranks=ranks.num_ranks, device_type=ranks.device.type)
+        ranks,
+        lambda: read_ds_config(
+            config.run.ds_config,
+            num_ranks=ranks.num_ranks,
+            device_type=ranks.device.type,
+            fitting=lambda configured: remembered_micro_batch(config.run.output, configured),
+        ),
     )
     loader = InputLoader(
         data=config.data,
@@ -83,6 +93,8 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
         if ranks.is_first:
             tell(f"error: {error}", sys.stderr)
     except Exception as error:  # of this rank alone, perhaps: the others must not be waited for
+        if trainer:
+            trainer.rearrangement.wait_if_begun()
         code = explain(error, ranks, trainer)
         end_attempt(attempts, code, trainer)
         leave_now(code)
@@ -166,15 +178,20 @@ def describe_change(trainer: Trainer) -> str:
     if (ranks, size) == (trainer.ranks.num_ranks, ds.sequences_per_micro_batch):
         return ""
     return (
-        f", saved by {ranks} ranks x {ds.sequences_per_update // (ranks * size)} micro-batches x {size}: the same sequences in "
-        "the same updates, losses equal to rounding (and other dropout)"
+        f", saved by {ranks} ranks x {ds.sequences_per_update // (ranks * size)} micro-batches x {size}: the same sequences "
+        "in the same updates, losses equal to rounding (and other dropout)"
     )
 
 
-if __name__ == "__main__":
+def run_and_leave(config: TrainConfig, stop: StopRequest) -> NoReturn:
+    """`main`, and the end of this process with its exit code."""
     try:
-        exit_code = int(main(CONFIG, STOP))
+        code = int(main(config, stop))
     except SystemExit as ending:  # refused, by all ranks
-        exit_code = int(ending.code or 0)
+        code = int(ending.code or 0)
     leave_ranks()
-    leave_now(exit_code)
+    leave_now(code)
+
+
+if __name__ == "__main__":
+    run_and_leave(CONFIG, STOP)

@@ -26,6 +26,7 @@ from training.ds_config import DeepSpeedConfig
 from training.engine import backward, master_weights, optimizer_figures, start_engine
 from training.lifecycle import DivergedError, ExitCode, StopRequest, tell
 from training.metrics import measure_gemm_peak
+from training.out_of_memory import Rearrangement, is_out_of_memory
 from training.poison import Poison, SpikeRule, write_incident
 from training.prefetch import on_device
 from training.profile import WARM_UP, Profiler
@@ -106,6 +107,17 @@ class Trainer:
             before=self.check_folder,
         )
         self.checkpoints.newest = self.update if found else None
+        self.rearrangement = Rearrangement(
+            ranks,
+            folder,
+            self.checkpoints,
+            self.snapshot,
+            configured=ds.configured_micro_batch,
+            current=ds.sequences_per_micro_batch,
+            sequences_per_rank=ds.sequences_per_update // ranks.num_ranks,
+        )
+        self.watchdog.each_tick = self.rearrangement.poll
+        self.settle()
         self.parts, self.profiler = self.report.parts, self.start_profiler()
 
     def count_updates(self) -> int:
@@ -156,15 +168,11 @@ class Trainer:
         ) as loader:
             for window, micro_batches in loader:
                 self.learning_rate = self.engine.get_lr()[0]
-                for number, batch in enumerate(on_device(micro_batches, self.ranks.device), start=1):
-                    self.watchdog.beat(f"micro-batch {number}", self.update)
-                    losses = self.losses(batch, window)
-                    self.report.add(losses._asdict())
-                    self.poison.add(batch.sequence_ids.tolist(), losses.total)
-                    with self.parts("backward"):
-                        backward(self.engine, self.refuse_spike(losses.total, number))
-                    with self.parts("optimizer"):
-                        self.engine.step()
+                with self.rearrangement.inside_update():
+                    for number, batch in enumerate(on_device(micro_batches, self.ranks.device), start=1):
+                        self.learn(batch, window, number)
+                        with self.parts("optimizer"):
+                            self.engine.step()
                 self.advance(window)
                 if self.is_due(self.config.run.log_every):
                     self.log_metrics(loader.wait_seconds)
@@ -179,6 +187,20 @@ class Trainer:
                 if is_stopping:
                     return True
         return False
+
+    def learn(self, batch: Batch, window: Window, number: int) -> None:
+        """Forward and backward pass of the update's micro-batch `number`, from 1."""
+        self.watchdog.beat(f"micro-batch {number}", self.update)
+        try:
+            losses = self.losses(batch, window)
+            self.report.add(losses._asdict())
+            self.poison.add(batch.sequence_ids.tolist(), losses.total)
+            with self.parts("backward"):
+                backward(self.engine, self.refuse_spike(losses.total, number))
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                self.rearrangement.announce(error)
+            raise
 
     def losses(self, batch: Batch, window: Window) -> Losses:
         """This micro-batch's share of the update's loss."""
@@ -208,6 +230,7 @@ class Trainer:
         if not is_applied:
             self.record_incident(window)
         self.poison.forget()
+        self.settle()
         if self.profiler:
             self.profiler.advance()
         if self.log:
@@ -288,6 +311,7 @@ class Trainer:
             raise DivergedError(f"{diverged}. There is no checkpoint to go back to")
         self.restore(checkpoint)
         self.windows.left_out, self.rewinds, self.skipped_in_a_row = tuple(left_out), rewinds, 0
+        self.settle()
         self.open_log()
         self.say(
             f"rewound to update {self.update}; windows {harmful[0]} to {harmful[-1]} are left out ({rewinds} of {allowed})"
@@ -329,8 +353,24 @@ class Trainer:
     def save_checkpoint(self) -> None:
         self.watchdog.beat("checkpoint", self.update)
         with self.report.clock.paused():
-            tensors = engine_tensors(self.engine) | generators(self.ranks.device)
-            self.checkpoints.begin(self.state(), tensors | {"losses": self.report.sums.state()})
+            self.checkpoints.begin(self.state(), self.tensors())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """This rank's part of what a checkpoint holds, at the end of the last update."""
+        return {**engine_tensors(self.engine), **self.generators, "losses": self.report.sums.state()}
+
+    def settle(self) -> None:
+        """The update is over: what the random generators are now, and where the device is, must be found again."""
+        self.generators = generators(self.ranks.device)
+        if self.ranks.device.type == "cuda":
+            self.settled = torch.cuda.current_stream().record_event()
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What a checkpoint of the last update holds, though another one has begun, perhaps on a stream that never ends."""
+        if self.ranks.device.type == "cuda":
+            self.settled.synchronize()
+            torch.cuda.set_stream(torch.cuda.Stream(self.ranks.device))
+        return self.state(), self.tensors()
 
     def save_student(self) -> None:
         """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
@@ -340,7 +380,7 @@ class Trainer:
             partial, final = self.folder / "student.partial", self.folder / "student"
             for leftover in (partial, final):
                 shutil.rmtree(leftover, ignore_errors=True)
-            shutil.copytree(self.inputs.corpus.tokenizer_folder, partial)
+            self.inputs.tokenizer.save(partial)
             pad_id = self.inputs.corpus.tokenizer.pad_id
             save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
             partial.rename(final)

@@ -1,7 +1,7 @@
 """Sequences of a corpus as arithmetic on document lengths, and their tokens packed end to end.
 
 A document's tokens are cut into pieces of at most max_length - 2 tokens; a sequence is [CLS] piece [SEP]. Nothing is
-stored per sequence: a cumulative count of pieces and a binary search find everything, for any max_length.
+stored per sequence or per document: the count of sequences before every 32nd document finds the rest, for any max_length.
 
 Shapes: S sequences asked for, T their tokens, V tokens of the vocabulary.
 """
@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data.index_file import BLOCK, blocks
 from data.indexed_dataset import IndexedDataset
 from data.masking import Int64, mask_tokens, smoothed_weights
+from data.sidecar import load_own_tokenizer
+from data.tokenizer import Tokenizer
+
+_GROUP = 32  # documents between two counts: a quarter of a byte a document, and little to search
+assert BLOCK % _GROUP == 0
 
 
 class Corpus:
@@ -33,10 +39,8 @@ class Corpus:
         self.vocab_size = self.tokenizer.vocab_size
         self.fingerprint = self.tokenizer.fingerprint
         self.sha256 = dataset.sidecar.bin.sha256
-        self.tokenizer_folder = Path(dataset.prefix).parent / self.tokenizer.files
         self._piece = max_length - 2
-        pieces = -(-dataset.document_lengths // self._piece)
-        self._first_sequence = np.concatenate(([0], np.cumsum(pieces)))  # (documents + 1,)
+        self._first_sequence = self._count_sequences()
         self.num_sequences = int(self._first_sequence[-1])
         if self.num_sequences == 0:
             raise ValueError(f"the corpus '{dataset.prefix}' has no tokens. Prepare it from files that contain text")
@@ -45,6 +49,10 @@ class Corpus:
     def open(cls, prefix: str | Path, *, max_length: int) -> "Corpus":
         """The corpus at PREFIX. Errors: FileNotFoundError, ValueError; both say what to do."""
         return cls(IndexedDataset(prefix), max_length=max_length)
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer beside the corpus, found to be the one that PREFIX.json describes. Errors: ValueError, OSError."""
+        return load_own_tokenizer(self.dataset.prefix, self.tokenizer)
 
     def lengths(self, sequence_ids: npt.ArrayLike) -> Int64:
         """Tokens of each sequence (S,), [CLS] and [SEP] included: between 3 and max_length."""
@@ -84,11 +92,32 @@ class Corpus:
                 f"sequence ids {sequence_ids.min()} to {sequence_ids.max()} are not all within the corpus's "
                 f"[0, {self.num_sequences})"
             )
-        # From the right: a document without tokens has no pieces and shares its count with the next one.
-        document = np.searchsorted(self._first_sequence, sequence_ids, side="right") - 1
-        offset = (sequence_ids - self._first_sequence[document]) * self._piece
-        remaining = self.dataset.document_lengths[document] - offset
-        return self.dataset.document_starts[document] + offset, np.minimum(remaining, self._piece)
+        self.dataset.check_unchanged()
+        # From the right: a group without tokens has no sequences and shares its count with the next one.
+        group = np.searchsorted(self._first_sequence, sequence_ids, side="right") - 1
+        documents = group[:, None] * _GROUP + np.arange(_GROUP)  # (S, documents of the group)
+        inside = documents < self.dataset.num_documents
+        starts, lengths = self.dataset.index.locate(np.where(inside, documents, 0))
+        last = np.cumsum(np.where(inside, -(-lengths // self._piece), 0), axis=1)  # sequences up to each document's end
+        nth = sequence_ids - self._first_sequence[group]
+        row, column = np.arange(len(nth)), (last <= nth[:, None]).sum(axis=1)
+        if column.max(initial=0) == _GROUP:
+            raise ValueError(_changed(self.dataset))
+        from_end = last[row, column] - nth
+        length = lengths[row, column]
+        offset = (-(-length // self._piece) - from_end) * self._piece
+        start, pieces = starts[row, column] + offset, np.minimum(length - offset, self._piece)
+        if (offset < 0).any() or (start < 0).any() or (start + pieces > len(self.dataset.tokens)).any():
+            raise ValueError(_changed(self.dataset))
+        return start, pieces
+
+    def _count_sequences(self) -> Int64:
+        """How many sequences lie before every _GROUP-th document, and in all."""
+        groups = [np.zeros(1, dtype=np.int64)]
+        for first, end in blocks(0, self.dataset.num_documents):
+            pieces = -(-self.dataset.index.locate(np.arange(first, end))[1] // self._piece)
+            groups.append(np.add.reduceat(pieces, np.arange(0, end - first, _GROUP)))
+        return np.cumsum(np.concatenate(groups))
 
     def _refuse(self, tokens: Int64, source: Int64) -> None:
         bad = int(np.flatnonzero((tokens < 0) | (tokens >= self.vocab_size))[0])
@@ -97,6 +126,13 @@ class Corpus:
             f"{self.dataset.prefix}.bin: token id {tokens[bad]} at byte {byte} is outside the vocabulary "
             f"[0, {self.vocab_size}). Check the corpus: python -m data.prepare --verify {self.dataset.prefix}"
         )
+
+
+def _changed(dataset: IndexedDataset) -> str:
+    return (
+        f"{dataset.index.path} has other numbers than when it was opened: it was written to while in use. "
+        f"Check the corpus: python -m data.prepare --verify {dataset.prefix}"
+    )
 
 
 class Masker:

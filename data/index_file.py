@@ -2,108 +2,158 @@
 
 b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code (4 = int32, 8 = uint16), u64 sequences S, u64 D = documents + 1,
 then from byte 34: int32 lengths[S], int64 byte pointers[S], int64 document indices[D], the last equal to S
+
+Nothing is kept in memory per document: the arrays stay in the map, which all processes of a machine share, and are checked
+and added up in blocks.
 """
 
 import struct
+from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from data.mapped_file import MappedFile
+
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
 HEADER_SIZE = HEADER.size  # 34 bytes
 DTYPES: dict[int, np.dtype] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+MAX_TOKENS = 2**62  # sums of int32 lengths could pass int64; half of it leaves room for [CLS] and [SEP]
+BLOCK = 1 << 18  # entries checked at once: the temporaries stay in the processor's cache
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 Int64 = npt.NDArray[np.int64]
 
 
-def read_index(path: Path) -> tuple[np.dtype, npt.NDArray[np.int32], Int64, Int64]:
-    """Header and the three arrays of an .idx: (token dtype, lengths (S,), pointers (S,), document indices (D,))."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(HEADER_SIZE)
-    if len(header) < HEADER_SIZE or header[:9] != MAGIC:
-        raise ValueError(f"{path}: magic at byte 0 is {header[:9]!r}, not {MAGIC!r}: this is no indexed dataset")
-    _, version, code, num_sequences, num_indices = HEADER.unpack(header)
-    if version != VERSION:
-        raise ValueError(f"{path}: version at byte 9 is {version}, only {VERSION} is known")
-    if code not in DTYPES:
-        hint = "6 and 7 mean different floats in different forks" if code in (6, 7) else "not a token type"
-        raise ValueError(f"{path}: dtype code at byte 17 is {code} ({hint}); 4 (int32) and 8 (uint16) are read")
-    if num_indices < 1:
-        raise ValueError(f"{path}: document count at byte 26 is 0, but it counts the documents plus one")
-    # Python integers: a corrupt count cannot overflow here and pass for a small one.
-    expected = HEADER_SIZE + 12 * num_sequences + 8 * num_indices
-    if size != expected:
+class Index:
+    """An .idx, opened: dtype of a token; lengths (S,), pointers (S,), documents (D,) as they are stored, in the map.
+
+    The numbers are not believed before `check_index`. Errors: ValueError naming file and field; OSError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, MappedFile(path)
+        raw = self.file.bytes
+        header = raw[:HEADER_SIZE].tobytes()
+        if len(header) < HEADER_SIZE or header[:9] != MAGIC:
+            raise ValueError(f"{path}: magic at byte 0 is {header[:9]!r}, not {MAGIC!r}: this is no indexed dataset")
+        _, version, code, num_sequences, num_indices = HEADER.unpack(header)
+        if version != VERSION:
+            raise ValueError(f"{path}: version at byte 9 is {version}, only {VERSION} is known")
+        if code not in DTYPES:
+            hint = "6 and 7 mean different floats in different forks" if code in (6, 7) else "not a token type"
+            raise ValueError(f"{path}: dtype code at byte 17 is {code} ({hint}); 4 (int32) and 8 (uint16) are read")
+        if num_indices < 1:
+            raise ValueError(f"{path}: document count at byte 26 is 0, but it counts the documents plus one")
+        # Python integers: a corrupt count cannot overflow here and pass for a small one.
+        expected = HEADER_SIZE + 12 * num_sequences + 8 * num_indices
+        if self.file.size != expected:
+            raise ValueError(
+                f"{path}: file size is {self.file.size} bytes, but its sequence count {num_sequences} (byte 18) and "
+                f"document count {num_indices} (byte 26) need {expected}: truncated or corrupted"
+            )
+        self.dtype = DTYPES[code]
+        self._token_shift = self.dtype.itemsize.bit_length() - 1  # a shift is several times faster than a division
+        self.pointers_offset = HEADER_SIZE + 4 * num_sequences
+        self.documents_offset = self.pointers_offset + 8 * num_sequences
+        self.lengths: npt.NDArray[np.int32] = raw[HEADER_SIZE : self.pointers_offset].view("<i4")
+        self.pointers: Int64 = raw[self.pointers_offset : self.documents_offset].view("<i8")
+        self.documents: Int64 = raw[self.documents_offset :].view("<i8")
+        self.num_sequences, self.num_documents = num_sequences, num_indices - 1
+
+    def locate(self, documents: Int64) -> tuple[Int64, Int64]:
+        """(start in tokens, length in tokens) of documents of any shape, each of which may be several stored sequences.
+
+        The start of a document without tokens means nothing.
+        """
+        if self.num_sequences == 0:
+            return np.zeros_like(documents), np.zeros_like(documents)
+        first, end = _take(self.documents, documents), _take(self.documents, documents + 1)
+        last = np.maximum(end - 1, 0)
+        starts = _take(self.pointers, first) >> self._token_shift
+        ends = (_take(self.pointers, last) >> self._token_shift) + _take(self.lengths, last)
+        return starts, np.where(end > first, ends - starts, 0)
+
+
+def _take(stored: npt.NDArray[np.signedinteger], at: Int64) -> npt.NDArray[np.signedinteger]:
+    """stored[at], of any shape, within bounds even if the file has changed since it was checked.
+
+    Six times faster as opaque bytes: no array of an .idx is aligned, which numpy otherwise goes about element by element.
+    """
+    return stored.view(f"V{stored.itemsize}").take(at, mode="clip").view(stored.dtype)
+
+
+def check_index(index: Index, bin_path: Path, bin_size: int) -> int:
+    """Every length, pointer and document index is possible; ValueError names the first that is not. Returns the tokens."""
+    _check_documents(index)
+    num_tokens = sum(_check_sequences(index, *block, bin_path, bin_size) for block in blocks(0, index.num_sequences))
+    if num_tokens > MAX_TOKENS:
         raise ValueError(
-            f"{path}: file size is {size} bytes, but its sequence count {num_sequences} (byte 18) and document count "
-            f"{num_indices} (byte 26) need {expected}: truncated or corrupted"
+            f"{index.path}: the lengths from byte {HEADER_SIZE} on add up to {num_tokens} tokens, more than {MAX_TOKENS}"
         )
-    raw = np.memmap(path, dtype=np.uint8, mode="r")
-    lengths_end = HEADER_SIZE + 4 * num_sequences
-    pointers_end = lengths_end + 8 * num_sequences
-    lengths = np.asarray(raw[HEADER_SIZE:lengths_end]).view("<i4")
-    pointers = np.asarray(raw[lengths_end:pointers_end]).view("<i8")
-    return DTYPES[code], lengths, pointers, np.asarray(raw[pointers_end:]).view("<i8")
+    return num_tokens
 
 
-def check_index(
-    path: Path, lengths: npt.NDArray[np.int32], pointers: Int64, documents: Int64, itemsize: int, bin_path: Path
-) -> None:
-    """Every length, pointer and document index is possible; ValueError names the first that is not."""
-    num_sequences, bin_size = len(lengths), bin_path.stat().st_size
-    pointers_offset = HEADER_SIZE + 4 * num_sequences
-    documents_offset = pointers_offset + 8 * num_sequences
+def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) in pieces of at most BLOCK."""
+    for first in range(start, stop, BLOCK):
+        yield first, min(first + BLOCK, stop)
 
-    def refuse(field: str, bad: npt.NDArray[np.bool_], values: npt.NDArray, offset: int, reason: str) -> None:
-        if bad.any():
-            first = int(bad.argmax())
-            at = offset + first * values.itemsize
-            raise ValueError(f"{path}: {field}[{first}] at byte {at} is {values[first]}: {reason}")
 
-    refuse("lengths", lengths < 0, lengths, HEADER_SIZE, "a length cannot be negative")
-    refuse("pointers", pointers < 0, pointers, pointers_offset, "a pointer cannot be negative")
-    misaligned = pointers % itemsize != 0
-    refuse("pointers", misaligned, pointers, pointers_offset, f"not a multiple of a token's {itemsize} bytes")
-    # Compared without adding to the pointer, which could overflow.
-    beyond = pointers > bin_size - lengths.astype(np.int64) * itemsize
-    refuse("pointers", beyond, pointers, pointers_offset, f"its sequence ends beyond {bin_path}'s {bin_size} bytes")
-
+def _check_documents(index: Index) -> None:
+    """The document indices rise from 0 to the number of sequences."""
+    path, documents, offset = index.path, index.documents, index.documents_offset
     if documents[0] != 0:
-        raise ValueError(f"{path}: document_indices[0] at byte {documents_offset} is {documents[0]}, it must be 0")
-    decreasing = np.concatenate(([False], documents[1:] < documents[:-1]))
-    refuse("document_indices", decreasing, documents, documents_offset, "smaller than the one before it")
-    if documents[-1] != num_sequences:
+        raise ValueError(f"{path}: document_indices[0] at byte {offset} is {documents[0]}, it must be 0")
+    for start, stop in blocks(1, len(documents)):
+        values = documents[start - 1 : stop].copy()
+        falling = np.flatnonzero(values[1:] < values[:-1])
+        if falling.size:
+            at = start + int(falling[0])
+            raise ValueError(
+                f"{path}: document_indices[{at}] at byte {offset + 8 * at} is {documents[at]}: smaller than before it"
+            )
+    if documents[-1] != index.num_sequences:
         raise ValueError(
             f"{path}: document_indices[{len(documents) - 1}], the last, is {documents[-1]}, "
-            f"it must be the sequence count {num_sequences}"
+            f"it must be the sequence count {index.num_sequences}"
         )
 
 
-def locate_documents(
-    path: Path, lengths: npt.NDArray[np.int32], pointers: Int64, documents: Int64, itemsize: int
-) -> tuple[Int64, Int64]:
-    """(start in tokens, length in tokens) of each document, which may be several consecutive stored sequences."""
-    cumulative = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    document_lengths = cumulative[documents[1:]] - cumulative[documents[:-1]]
-    starts = pointers // itemsize
+def _check_sequences(index: Index, start: int, stop: int, bin_path: Path, bin_size: int) -> int:
+    """Sequences [start, stop) lie within the .bin, and each document in one piece. Returns their tokens."""
+    before = min(start, 1)  # the end of the sequence before the block is needed
+    lengths = index.lengths[start - before : stop].astype(np.int64)
+    pointers = index.pointers[start - before : stop].copy()
+    itemsize = index.dtype.itemsize
 
-    continues = np.ones(max(len(lengths), 1), dtype=bool)  # does sequence i belong to the document of i - 1?
-    continues[documents[:-1][documents[:-1] < len(lengths)]] = False
-    torn = np.flatnonzero(continues[1 : len(lengths)] & (starts[1:] != starts[:-1] + lengths[:-1]))
-    if torn.size:
-        sequence = int(torn[0]) + 1
-        raise ValueError(
-            f"{path}: pointers[{sequence}] is {pointers[sequence]}, but the sequence before it, of the same document, ends "
-            f"elsewhere. Documents must lie in one piece: write the corpus again in document order"
-        )
-    # A document without sequences may point one past the last; its start is never read.
-    padded = np.append(starts, 0)
-    return padded[documents[:-1]], document_lengths
+    def refuse(field: str, bad: npt.NDArray[np.bool_], values: Int64, reason: str) -> None:
+        if bad.any():
+            first = int(bad.argmax())
+            at = start - before + first
+            byte = HEADER_SIZE + 4 * at if field == "lengths" else index.pointers_offset + 8 * at
+            raise ValueError(f"{index.path}: {field}[{at}] at byte {byte} is {values[first]}: {reason}")
+
+    refuse("lengths", lengths < 0, lengths, "a length cannot be negative")
+    refuse("pointers", pointers < 0, pointers, "a pointer cannot be negative")
+    refuse("pointers", (pointers & (itemsize - 1)) != 0, pointers, f"not a multiple of a token's {itemsize} bytes")
+    # Compared without adding to the pointer, which could overflow.
+    beyond = pointers > bin_size - lengths * itemsize
+    refuse("pointers", beyond, pointers, f"its sequence ends beyond {bin_path}'s {bin_size} bytes")
+
+    torn = np.ones(stop - start + before, dtype=bool)
+    torn[0] = False
+    torn[1:] = pointers[1:] != pointers[:-1] + lengths[:-1] * itemsize
+    for first, last in blocks(bisect_left(index.documents, start), bisect_left(index.documents, stop)):
+        torn[index.documents[first:last] - (start - before)] = False  # the first of its document may lie anywhere
+    reason = "the sequence before it, of the same document, ends elsewhere. Write the corpus again in document order"
+    refuse("pointers", torn, pointers, reason)
+    return int(lengths[before:].sum())
 
 
 def write_index(file: BinaryIO, dtype: np.dtype, lengths: npt.NDArray[np.integer]) -> None:

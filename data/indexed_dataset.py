@@ -6,8 +6,8 @@ PREFIX.token_counts.npy.
 """
 
 import hashlib
+import io
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -15,11 +15,12 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from data.index_file import DTYPES, Int64, check_index, locate_documents, read_index, write_index
-from data.sidecar import Sidecar, file_facts, read_sidecar
+from data.index_file import DTYPES, Index, Int64, check_index, write_index
+from data.mapped_file import MappedFile
+from data.sidecar import Sidecar, read_sidecar
 
 _UINT16_VOCABULARY = 65500  # Megatron's limit: below it, ids fit 16 bits with room to spare
-_VERIFIED_AT_ONCE = 1 << 22  # tokens: bounds the memory of `verify`
+_PREPARE_AGAIN = "Prepare the corpus again with python -m data.prepare"
 
 
 def corpus_file(prefix: str | Path, suffix: str) -> Path:
@@ -35,69 +36,55 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class IndexedDataset:
     """A corpus on disk, opened for reading; pages are read when tokens are touched.
 
-    dtype: of a stored token. tokens (N,): the whole .bin, mapped. document_starts (documents,) int64: index into
-    `tokens` of each document's first token. document_lengths (documents,) int64: its tokens. sidecar: what
-    PREFIX.json says, or None where there is none (a corpus made by Megatron-LM's tools).
+    dtype: of a stored token. tokens (N,): the whole .bin, mapped. index: the .idx, checked, whose `locate` finds documents
+    in `tokens`. sidecar: what PREFIX.json says, or None where there is none (a corpus made by Megatron-LM's tools).
 
     Errors: FileNotFoundError for a missing file, ValueError naming file and field for anything malformed.
     """
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
-        self._bin_path, self._idx_path = corpus_file(prefix, ".bin"), corpus_file(prefix, ".idx")
-        for path in (self._idx_path, self._bin_path):
+        bin_path, idx_path = corpus_file(prefix, ".bin"), corpus_file(prefix, ".idx")
+        for path in (idx_path, bin_path):
             if not path.is_file():
                 raise FileNotFoundError(
                     f"no corpus at '{prefix}' (looked for {path}). "
                     f"Prepare one: python -m data.prepare --input FILE... --tokenizer FOLDER --output {prefix}"
                 )
         self.sidecar: Sidecar | None = read_sidecar(prefix)
-        self._check_sizes()
-        self.dtype, lengths, pointers, documents = read_index(self._idx_path)
-        check_index(self._idx_path, lengths, pointers, documents, self.dtype.itemsize, self._bin_path)
-        self.document_starts, self.document_lengths = locate_documents(
-            self._idx_path, lengths, pointers, documents, self.dtype.itemsize
-        )
-        self.num_documents = len(self.document_lengths)
-        self.num_tokens = int(self.document_lengths.sum())
-        self.tokens = _map_tokens(self._bin_path, self.dtype)
+        self._bin = MappedFile(bin_path)
+        if self.sidecar:
+            self._check_size(bin_path, self.sidecar.bin.size)
+            self._check_size(idx_path, self.sidecar.idx.size)
+        self.index = Index(idx_path)
+        self.dtype, self.num_documents = self.index.dtype, self.index.num_documents
+        if self._bin.size % self.dtype.itemsize:
+            raise ValueError(
+                f"{bin_path} has {self._bin.size} bytes, no multiple of a token's {self.dtype.itemsize}: truncated? "
+                "Copy or prepare it again"
+            )
+        self.tokens: npt.NDArray[np.integer] = self._bin.bytes.view(self.dtype)
+        self.num_tokens = check_index(self.index, bin_path, self._bin.size)
         self._check_sidecar()
 
-    def document_tokens(self, document: int, start: int, stop: int) -> npt.NDArray[np.integer]:
-        """Tokens [start, stop) of a document: a view of the mapped file, no copy."""
-        assert 0 <= start <= stop <= self.document_lengths[document]
-        first = int(self.document_starts[document])
-        return self.tokens[first + start : first + stop]
+    def check_unchanged(self) -> None:
+        """ValueError when a file has shrunk or grown since it was opened; ask before reading. Two fstat."""
+        self._bin.check()
+        self.index.file.check()
 
     def token_counts(self) -> Int64:
         """How often each token occurs, (V,) int64, from PREFIX.token_counts.npy. Errors: ValueError, FileNotFoundError."""
-        path = corpus_file(self.prefix, ".token_counts.npy")
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing: masking needs the token counts. Prepare the corpus again with python -m data.prepare"
-            )
-        try:
-            counts = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is not a readable .npy file ({error}). Prepare the corpus again") from error
-        vocab_size = self.sidecar.tokenizer.vocab_size if self.sidecar else counts.size
-        if counts.shape != (vocab_size,) or counts.dtype.kind not in "iu":
-            raise ValueError(
-                f"{path} holds {counts.dtype} of shape {counts.shape}, but {self.prefix}.json says the vocabulary has "
-                f"{vocab_size} tokens. Prepare the corpus again"
-            )
-        return counts.astype(np.int64)
-
-    def _check_sizes(self) -> None:
-        """A file cut short by a copy is named here, before its numbers are read."""
         if self.sidecar is None:
-            return
-        for path, expected in ((self._idx_path, self.sidecar.idx.size), (self._bin_path, self.sidecar.bin.size)):
-            if path.stat().st_size != expected:
-                raise ValueError(
-                    f"{path} has {path.stat().st_size} bytes, but {self.prefix}.json says {expected}: an incomplete copy? "
-                    "Copy or prepare it again"
-                )
+            raise ValueError(f"{self.prefix}.json is missing, and with it the size of the vocabulary. {_PREPARE_AGAIN}")
+        return read_token_counts(self.prefix, self.sidecar.tokenizer.vocab_size, self.num_tokens)
+
+    def _check_size(self, path: Path, expected: int) -> None:
+        """A file cut short by a copy is named here, before its numbers are read."""
+        if path.stat().st_size != expected:
+            raise ValueError(
+                f"{path} has {path.stat().st_size} bytes, but {self.prefix}.json says {expected}: an incomplete copy? "
+                "Copy or prepare it again"
+            )
 
     def _check_sidecar(self) -> None:
         if self.sidecar is None:
@@ -109,69 +96,33 @@ class IndexedDataset:
         ):
             if found != expected:
                 raise ValueError(
-                    f"{self._idx_path}: {field} is {found}, but {self.prefix}.json says {expected}. They belong to "
+                    f"{self.index.path}: {field} is {found}, but {self.prefix}.json says {expected}. They belong to "
                     "different corpora; prepare the corpus again"
                 )
 
 
-def _map_tokens(path: Path, dtype: np.dtype) -> npt.NDArray[np.integer]:
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty(0, dtype=dtype)
-    # A plain array over the map: np.memmap's own class makes every small slice several times slower.
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+def read_token_counts(prefix: str | Path, vocab_size: int, num_tokens: int) -> Int64:
+    """PREFIX.token_counts.npy, (V,) int64, which must sum to the corpus's tokens. Errors: ValueError, FileNotFoundError.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """What `verify` found in order."""
-
-    documents: int
-    tokens: int
-    bytes: int
-
-
-def verify(prefix: str | Path) -> Verified:
-    """Read the whole corpus and compare it with PREFIX.json: sizes, sha256 of both files, every token id, token counts.
-
-    Errors: ValueError naming file, document and byte offset where one is wrong; FileNotFoundError.
+    Not np.load, which evaluates the header and allocates what it claims: one header is right, and its bytes are known.
     """
-    dataset = IndexedDataset(prefix)
-    sidecar = dataset.sidecar
-    if sidecar is None:
-        raise ValueError(
-            f"{prefix}.json is missing: there is nothing to verify {prefix}.bin against. Prepare the corpus again"
-        )
-    counts = np.zeros(sidecar.tokenizer.vocab_size, dtype=np.int64)
-    for start in range(0, len(dataset.tokens), _VERIFIED_AT_ONCE):
-        block = dataset.tokens[start : start + _VERIFIED_AT_ONCE]
-        bad = np.flatnonzero((block < 0) | (block >= len(counts)))
-        if bad.size:
-            raise ValueError(_describe_token(dataset, start + int(bad[0]), len(counts)))
-        counts += np.bincount(block, minlength=len(counts))
-    for suffix, expected in ((".bin", sidecar.bin), (".idx", sidecar.idx)):
-        path = corpus_file(prefix, suffix)
-        found = file_facts(path)
-        if found != expected:
+    path = corpus_file(prefix, ".token_counts.npy")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: masking needs the token counts. {_PREPARE_AGAIN}")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (vocab_size,)})
+    size = header.tell() + 8 * vocab_size
+    with path.open("rb") as file:
+        if path.stat().st_size != size or file.read(header.tell()) != header.getvalue():
             raise ValueError(
-                f"{path}: sha256 is {found.sha256}, but {prefix}.json says {expected.sha256}: the file was changed or "
-                "damaged. Copy or prepare it again"
+                f"{path} is no .npy file of {vocab_size} int64 counts, {size} bytes, as the vocabulary in {prefix}.json "
+                f"demands. {_PREPARE_AGAIN}"
             )
-    if not np.array_equal(counts, dataset.token_counts()):
-        raise ValueError(
-            f"{prefix}.token_counts.npy does not count the tokens of {prefix}.bin. Prepare the corpus again"
-        )
-    total_bytes = sidecar.bin.size + sidecar.idx.size
-    return Verified(documents=dataset.num_documents, tokens=dataset.num_tokens, bytes=total_bytes)
-
-
-def _describe_token(dataset: IndexedDataset, index: int, vocab_size: int) -> str:
-    ends = dataset.document_starts + dataset.document_lengths
-    holding = np.flatnonzero((dataset.document_starts <= index) & (index < ends))
-    document = f"document {holding[0]}" if holding.size else "no document"
-    return (
-        f"{dataset.prefix}.bin: token id {dataset.tokens[index]} at byte {index * dataset.dtype.itemsize} ({document}) is "
-        f"outside the vocabulary [0, {vocab_size}): the file was changed or damaged. Copy or prepare it again"
-    )
+        counts = np.frombuffer(file.read(), dtype=np.int64)
+    # Added up as Python integers, which do not wrap.
+    if counts.min() < 0 or sum(counts.tolist()) != num_tokens:
+        raise ValueError(f"{path} does not count the {num_tokens} tokens of {prefix}.bin. {_PREPARE_AGAIN}")
+    return counts
 
 
 class IndexedDatasetWriter:

@@ -55,7 +55,7 @@ class PrepareConfig:
     """Replace a complete corpus at --output."""
 
     verify: str = ""
-    """Prefix of a corpus to check: sizes, sha256 and every token. Nothing is prepared."""
+    """Prefix of a corpus to check: sizes, sha256, every token and the tokenizer. Nothing is prepared."""
 
     def check(self) -> None:
         """Errors: ValueError naming the flag. No __post_init__, so that it is one line like every other error here."""
@@ -191,7 +191,7 @@ def _described(dropped: dict[str, int]) -> str:
 
 
 def _verify(prefix: str) -> None:
-    from data.indexed_dataset import verify
+    from data.verify import verify
 
     found = verify(prefix)
     print(f"{prefix} is intact: {found.documents:,} documents, {found.tokens:,} tokens, {found.bytes:,} bytes")

@@ -7,6 +7,7 @@ vocabulary a fingerprint that a corpus and a model can be compared by.
 import hashlib
 import json
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _SPECIAL_NAMES = {
     "pad_token": ("[PAD]", "<pad>"),
     "unk_token": ("[UNK]", "<unk>"),
 }
+_SETTINGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")  # of BERT's normalizer: true, false or null
 # "name" or "owner/name", which huggingface_hub would accept; a path with more parts or a file's suffix is no such thing.
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -49,6 +51,8 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(ids.values()) | {number for number, token in added.items() if token.special}
         self.vocab_size = max(vocabulary.values()) + 1  # not its length: ids may have gaps
+        if self.vocab_size >= 2**31:
+            raise ValueError(f"'{origin}' has a token of id {self.vocab_size - 1}: ids are stored as int32")
         self.fingerprint = _fingerprint(vocabulary)
 
     def encode_batch(self, texts: list[str]) -> list[npt.NDArray[np.int32]]:
@@ -168,18 +172,33 @@ def _configuration(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         file = folder / name
         if file.is_file():
-            try:
-                config |= json.loads(file.read_text(encoding="utf-8"))
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"'{file}' is not a JSON object ({error}). Download or save the tokenizer again"
-                ) from error
+            config |= _read_configuration(file)
     return config
 
 
-def _token_text(token: Any) -> str:
+def _read_configuration(file: Path) -> dict[str, Any]:
+    """A JSON object whose entries that are used here are of the right kind."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{file}' is not a JSON object ({error}). Download or save the tokenizer again") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"'{file}' is not a JSON object ({reprlib.repr(record)}). Download or save the tokenizer again"
+        )
+    wrong = [name for name in _SETTINGS if not isinstance(record.get(name), bool | None)]
+    # Printable: half of a surrogate pair is a str to JSON and to nobody else.
+    texts = {role: _token_text(record[role]) for role in _SPECIAL_NAMES if record.get(role)}
+    wrong += [role for role, text in texts.items() if not isinstance(text, str) or not text.isprintable()]
+    if wrong:
+        values = ", ".join(f"{name} is {reprlib.repr(record[name])}" for name in wrong)
+        raise ValueError(f"'{file}': {values}, not the kind of value expected. Download or save the tokenizer again")
+    return {name: value for name, value in record.items() if value is not None}  # null: the default
+
+
+def _token_text(token: Any) -> Any:
     """Configurations name a token directly or as {"content": ...}."""
-    return str(token["content"] if isinstance(token, dict) else token)
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _special_name(backend: Backend, names: dict[str, str], role: str, origin: str) -> str:

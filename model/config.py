@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict:
     """A JSON object from a file; `ValueError` names file, line and column where it is malformed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected a JSON object")

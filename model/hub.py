@@ -4,6 +4,7 @@ BERT's token_type_embeddings[0] is folded into the position embeddings on the wa
 so that a student, which has no token types, starts from exactly the teacher's embeddings.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+SAFE_TORCH = "2.10"
+"""From here on a crafted file cannot get around weights_only: CVE-2025-32434 (2.6) and CVE-2026-24747 (2.10) are closed."""
 
 
 class Family(NamedTuple):
@@ -175,7 +179,14 @@ def parse_config(raw: dict, source: str) -> tuple[EncoderConfig, Family]:
     missing = [key for key in ("vocab_size", family.config["hidden_size"]) if key not in raw]
     if missing:
         raise ValueError(f"{source}: missing {', '.join(missing)}")
-    return EncoderConfig(**{ours: raw[key] for ours, key in family.config.items() if key in raw}), family
+    values = {ours: raw[key] for ours, key in family.config.items() if key in raw}
+    kinds = {field.name: (int,) if field.type is int else (int, float) for field in dataclasses.fields(EncoderConfig)}
+    wrong = [
+        f"{family.config[ours]} is {values[ours]!r:.100}" for ours in values if type(values[ours]) not in kinds[ours]
+    ]
+    if wrong:
+        raise ValueError(f"{source}: {', '.join(wrong)}: not the kind of number expected")
+    return EncoderConfig(**values), family
 
 
 def load_model(folder: Path, kernels: Kernels | None = None) -> MaskedLanguageModel:
@@ -297,7 +308,10 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if file is None:
         raise FileNotFoundError(f"no weights in {folder} (looked for {', '.join(WEIGHT_FILES)})")
     if file.name.endswith(".index.json"):
-        shards: Iterable[str] = sorted(set(read_json(file).get("weight_map", {}).values()))
+        weight_map = read_json(file).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise ValueError(f"{file}: weight_map is not an object of file names")
+        shards: Iterable[str] = sorted(set(weight_map.values()))
         outside = [shard for shard in shards if Path(shard).name != shard]
         if outside:
             raise ValueError(f"{file} names weights outside its folder: {outside}")
@@ -313,6 +327,8 @@ def _read_weight_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if torch.__version__ < SAFE_TORCH:  # compares as a version, not as text
+            raise ValueError(f"torch {torch.__version__} can run code from it, {SAFE_TORCH} cannot. Upgrade torch")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is named by its index but is not there") from None

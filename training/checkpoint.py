@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from training.distributed import Ranks, from_first, gather_objects
+from training.exchange import Collectives, Exchange
 from training.files import FileFacts, read_facts, rename, write_blocks, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
@@ -50,22 +51,39 @@ class Snapshot:
             if tensor.is_cuda:
                 on_device.add(tensor.device)
         for device in on_device:
-            torch.cuda.synchronize(device)
+            torch.cuda.current_stream(device).synchronize()
         self._buffers = copies
         return copies
 
 
-class _Writer(threading.Thread):
-    """Writes one rank's files, and reads them back, beside training."""
+class _Writer:
+    """Writes one rank's files and reads them back."""
 
     def __init__(self, folder: Path, rank: int, tensors: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        super().__init__(name="checkpoint", daemon=True)
         self.facts: dict[str, FileFacts] = {}
         self.problem = ""
+        self._thread: threading.Thread | None = None
         self._folder, self._rank, self._tensors, self._state = folder, rank, tensors, state
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """In the background, and politely: the processors are training's."""
+        self._thread = threading.Thread(target=self._run_politely, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_writing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run_politely(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
+        self.run()
+
+    def run(self) -> None:
+        """Now. What goes wrong is kept in `problem`."""
         try:
             name = rank_file(self._rank)
             self._keep(name, write_tensors(self._folder / name, self._tensors))
@@ -109,6 +127,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.ranks, self.keep, self.max_failures = folder, ranks, keep, max_failures
         self.say, self.before = say, before
+        self.exchange: Exchange = Collectives(ranks)
         self.newest: int | None = None
         """Update of the newest checkpoint that was committed or loaded."""
         self._snapshot = Snapshot()
@@ -120,28 +139,34 @@ class Checkpoints:
 
     @property
     def is_writing(self) -> bool:
-        return self._save is not None and self._save.writer.is_alive()
+        return self._save is not None and self._save.writer.is_writing
 
     @property
     def is_pending(self) -> bool:
         """Alike on every rank."""
         return self._save is not None
 
-    def begin(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def begin(self, state: dict[str, Any], tensors: dict[str, Tensor], in_place: bool = False) -> None:
         """Together: start saving `tensors` of this rank, and `state`, which names its `update` and is rank 0's.
 
-        Waits for the save before, if that is still being written.
+        Waits for the save before, if that is still being written. With `in_place` nothing is copied, no thread is started,
+        and all is written on return: for a process that has no memory left and will not change the tensors.
         """
         self.finish()
         started, update = time.perf_counter(), state["update"]
         if update == self.newest:
             return
-        staging, problem = from_first(self.ranks, self._stage(update) if self.ranks.is_first else (Path(), ""))
+        name, problem = self.exchange.from_first(self._stage(update) if self.ranks.is_first else ["", ""])
+        staging = self.folder / name
         if problem:
             self._fail(update, problem)
             return
-        writer = _Writer(staging, self.ranks.rank, self._snapshot.take(tensors), state if self.ranks.is_first else None)
-        writer.start()
+        copies = {name: tensor.cpu() for name, tensor in tensors.items()} if in_place else self._snapshot.take(tensors)
+        writer = _Writer(staging, self.ranks.rank, copies, state if self.ranks.is_first else None)
+        if in_place:
+            writer.run()
+        else:
+            writer.start()
         self._save = _Save(update, staging, writer, started, time.perf_counter() - started)
 
     def finish(self) -> None:
@@ -154,13 +179,14 @@ class Checkpoints:
         save, self._save = self._save, None
         waiting = time.perf_counter()
         save.writer.join()
-        results = gather_objects(self.ranks, (save.writer.facts, save.writer.problem))
+        written: dict[str, list[Any]] = {name: [facts.size, facts.sha256] for name, facts in save.writer.facts.items()}
+        results = self.exchange.gather((written, save.writer.problem))
         problems = [f"rank {rank}: {problem}" for rank, (_, problem) in enumerate(results) if problem]
         problem = "; ".join(problems[:3])
-        files = {name: facts for written, _ in results for name, facts in written.items()}
+        files = {name: FileFacts(int(size), str(sha)) for listed, _ in results for name, (size, sha) in listed.items()}
         if not problem:
             manifest = Manifest(save.update, self.ranks.num_ranks, files)
-            problem = from_first(self.ranks, self._commit(save.staging, manifest) if self.ranks.is_first else "")
+            problem = self.exchange.from_first(self._commit(save.staging, manifest) if self.ranks.is_first else "")
         if problem:
             if self.ranks.is_first:
                 self._remove([save.staging])
@@ -175,15 +201,15 @@ class Checkpoints:
                 f"which training waited {save.stalled + now - waiting:.2f} s"
             )
 
-    def _stage(self, update: int) -> tuple[Path, str]:
-        """A folder that no crash can have left behind, and the reason if there is none."""
+    def _stage(self, update: int) -> list[str]:
+        """Rank 0: the name of a folder that no crash can have left behind, and the reason if there is none."""
         staging = self.folder / f"update-{update:08d}.{uuid.uuid4().hex[:8]}.partial"
         try:
             self.before()
             staging.mkdir(parents=True)
         except OSError as error:
-            return staging, str(error)
-        return staging, ""
+            return [staging.name, str(error)]
+        return [staging.name, ""]
 
     def _commit(self, staging: Path, manifest: Manifest) -> str:
         """Rank 0: from a staged folder to a checkpoint; the reason if that failed."""

@@ -3,9 +3,8 @@
 import contextlib
 import ctypes
 import os
-import socket
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,15 +13,12 @@ import torch
 import torch.distributed as dist
 
 from training.lifecycle import ExitCode
+from training.rendezvous import describe_group, kernel_id
 
 Result = TypeVar("Result")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 """PyTorch's 10 minutes end a run in which one rank downloads a teacher, or rank 0 alone writes a large student."""
-TASK_VARIABLES = (
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,39 +42,29 @@ def start_ranks() -> Ranks:
         keep_freed_memory()  # first of all: importing DeepSpeed allocates, and torch's switch is read only once
     import deepspeed
 
-    describe_group(os.environ)
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        share_cores()
+    try:
+        describe_group(os.environ)
+    except ValueError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # nothing connects the ranks yet; one a node is enough
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(int(ExitCode.BAD_INPUT)) from None
+    device = _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
+    if device.type == "cpu":
+        share_cores()
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if device.type == "cuda" else None
     return Ranks(rank=dist.get_rank(), num_ranks=dist.get_world_size(), device=device, control=control)
 
 
-def describe_group(environment: MutableMapping[str, str]) -> None:
-    """Fill in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT from whatever the launcher set.
-
-    srun and mpirun number their tasks under names of their own; without this, N tasks would be N separate runs.
-    """
-    for rank, size, local in TASK_VARIABLES:
-        if "RANK" not in environment and rank in environment and int(environment.get(size, "1")) > 1:
-            environment["RANK"], environment["WORLD_SIZE"] = environment[rank], environment[size]
-            environment["LOCAL_RANK"] = environment[local]
-    for name in ("RANK", "LOCAL_RANK"):
-        environment.setdefault(name, "0")
-    if int(environment.setdefault("WORLD_SIZE", "1")) > 1:
-        if "MASTER_ADDR" not in environment:
-            raise SystemExit(
-                "error: MASTER_ADDR is not set: export the address of the node of rank 0 (and MASTER_PORT)"
-            )
-        environment.setdefault("MASTER_PORT", "29500")
-    else:
-        environment.setdefault("MASTER_ADDR", "127.0.0.1")
-        environment.setdefault("MASTER_PORT", str(_free_port()))
+def _own_gpu() -> torch.device:
+    """That of the local rank, or the only one that the launcher lets this rank see (srun --gpus-per-task=1)."""
+    local_rank, visible = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if visible == 1 and "SLURM_STEP_ID" in os.environ:
+        local_rank = 0
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed takes its device from here
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def agree(ranks: Ranks, work: Callable[[], Result]) -> Result:
@@ -150,9 +136,16 @@ def gather_over_ranks(row: torch.Tensor) -> torch.Tensor:
 
 
 def share_cores() -> None:
-    """Ranks on one host divide its cores; launchers would leave one thread each, or all to everybody."""
-    peers = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // peers))
+    """Ranks that may run on the same cores divide them; launchers would leave one thread each, or all to everybody.
+
+    Asked of the ranks, because launchers differ: torchrun lets all of a host use all its cores, mpirun and most srun bind
+    each to its own, and two nodes of a job can be one machine.
+    """
+    mine = (kernel_id(), sorted(os.sched_getaffinity(0)))
+    all_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_ranks, mine)
+    sharers = sum(kernel == mine[0] and not set(cores).isdisjoint(mine[1]) for kernel, cores in all_ranks)
+    torch.set_num_threads(max(1, len(mine[1]) // sharers))
 
 
 def keep_freed_memory() -> None:
@@ -169,9 +162,3 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
     except (OSError, AttributeError):
         return  # another C library: slower, not wrong
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

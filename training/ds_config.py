@@ -6,6 +6,7 @@ DeepSpeed ignores keys it does not know and fills omitted ones with defaults tha
 
 import difflib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class DeepSpeedConfig:
     """The JSON with `gradient_accumulation_steps` filled in, as DeepSpeed gets it."""
     sequences_per_update: int
     sequences_per_micro_batch: int
+    configured_micro_batch: int
+    """`train_micro_batch_size_per_gpu` as written; more than fits is replaced by what was found to fit."""
     micro_batches_per_update: int
     """Of one rank."""
     precision: str
@@ -77,8 +80,10 @@ class DeepSpeedConfig:
     warnings: tuple[str, ...]
 
 
-def read_ds_config(path: str, *, num_ranks: int, device_type: str) -> DeepSpeedConfig:
-    """Read and check the JSON for this launch.
+def read_ds_config(
+    path: str, *, num_ranks: int, device_type: str, fitting: Callable[[int], int] = lambda configured: configured
+) -> DeepSpeedConfig:
+    """Read and check the JSON for this launch. `fitting`: micro-batch as written -> one that fits into memory.
 
     Raises:
         FileNotFoundError: no such file.
@@ -86,6 +91,9 @@ def read_ds_config(path: str, *, num_ranks: int, device_type: str) -> DeepSpeedC
     """
     raw = _read(path)
     _check_keys(raw, path)
+    _check_batches(raw, path, num_ranks)
+    configured = raw["train_micro_batch_size_per_gpu"]
+    raw["train_micro_batch_size_per_gpu"] = fitting(configured)
     micro_batches = _check_batches(raw, path, num_ranks)
     precision = _check_precision(raw, path, device_type)
     stage = _check_zero(raw, path)
@@ -94,6 +102,7 @@ def read_ds_config(path: str, *, num_ranks: int, device_type: str) -> DeepSpeedC
         raw=raw | {"gradient_accumulation_steps": micro_batches},
         sequences_per_update=raw["train_batch_size"],
         sequences_per_micro_batch=raw["train_micro_batch_size_per_gpu"],
+        configured_micro_batch=configured,
         micro_batches_per_update=micro_batches,
         precision=precision,
         zero_stage=stage,

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +36,7 @@ class Watchdog:
         self._folder, self._stop = folder, stop
         self._phase, self._update, self._moved = "start", 0, time.monotonic()
         self._stacks: TextIO | None = None
+        self.each_tick: Callable[[], None] = lambda: None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -61,6 +63,7 @@ class Watchdog:
             if now - woken > 5 * _TICK:  # this thread did not run either: the process was stopped
                 self._moved = now
             woken = now
+            self.each_tick()
             if self._moved != written:
                 written = self._moved
                 self._write_heartbeat()

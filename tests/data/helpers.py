@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.indexed_dataset import IndexedDatasetWriter, corpus_file
+from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, corpus_file
 from data.sidecar import VERSION, FileFacts, Sidecar, TokenizerFacts, write_sidecar
+from data.tokenizer import Tokenizer, wordpiece
 
 VOCAB_SIZE = 120
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -22,14 +23,29 @@ def random_documents(number: int, longest: int, seed: int = 0) -> list[np.ndarra
     return [FIRST_WORD + (words * generator.random(length) ** 2).astype(np.int64) for length in lengths]
 
 
+def small_tokenizer() -> Tokenizer:
+    """VOCAB_SIZE tokens, of which those before FIRST_WORD are special."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *(f"word{number}" for number in range(VOCAB_SIZE - len(special)))]
+    return wordpiece({word: number for number, word in enumerate(words)}, {}, {}, "the test")
+
+
+def documents_of(dataset: IndexedDataset) -> list[list[int]]:
+    """The tokens of every document."""
+    starts, lengths = dataset.index.locate(np.arange(dataset.num_documents))
+    return [dataset.tokens[first : first + number].tolist() for first, number in zip(starts, lengths, strict=True)]
+
+
 def write_corpus(prefix: Path, documents: list[np.ndarray]) -> None:
-    """A complete corpus of these documents, as prepare leaves it but for the tokenizer's files."""
+    """A complete corpus of these documents, as prepare leaves it."""
     with IndexedDatasetWriter(prefix, VOCAB_SIZE) as writer:
         for document in documents:
             writer.add_document(document)
     np.save(corpus_file(prefix, ".token_counts.npy"), writer.token_counts)
+    tokenizer = small_tokenizer()
+    tokenizer.save(corpus_file(prefix, ".tokenizer"))
     facts = TokenizerFacts(
-        fingerprint="of the test",
+        fingerprint=tokenizer.fingerprint,
         vocab_size=VOCAB_SIZE,
         cls_id=CLS,
         sep_id=SEP,
@@ -37,7 +53,7 @@ def write_corpus(prefix: Path, documents: list[np.ndarray]) -> None:
         pad_id=PAD,
         unk_id=UNK,
         special_ids=[PAD, UNK, CLS, SEP, MASK],
-        files="none",
+        files=corpus_file(prefix, ".tokenizer").name,
     )
     bin_bytes, idx_bytes = (corpus_file(prefix, end).read_bytes() for end in (".bin", ".idx"))
     sidecar = Sidecar(

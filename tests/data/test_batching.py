@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data.batch import make_batch
 from data.batching import Batch, BatchLoader, Corpus, UpdateWindows, Window, assign, fixed_batches
 from data.masking import masked_counts
 
@@ -23,7 +24,14 @@ def windows(corpus: Corpus) -> UpdateWindows:
 
 
 def load(
-    windows: UpdateWindows, first: int, last: int, *, rank: int = 0, num_ranks: int = 1, micro_batch: int = 6
+    windows: UpdateWindows,
+    first: int,
+    last: int,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    micro_batch: int = 6,
+    smoothing: float = 0.7,
 ) -> list[tuple[Window, list[Batch]]]:
     with BatchLoader(
         windows,
@@ -33,6 +41,7 @@ def load(
         first_update=first,
         last_update=last,
         prefetch=2,
+        mask_smoothing=smoothing,
     ) as loader:
         return [(window, list(batches)) for window, batches in loader]
 
@@ -121,21 +130,27 @@ def test_resuming_gives_the_stream_of_never_having_stopped(windows: UpdateWindow
             assert batch.sequence_ids.tolist() == again.sequence_ids.tolist()
 
 
-def test_updates_do_not_depend_on_ranks_and_micro_batches(windows: UpdateWindows) -> None:
-    updates = []
-    for num_ranks, num_micro_batches in ((1, 1), (1, 4), (2, 1), (2, 4)):
-        micro_batch = G // (num_ranks * num_micro_batches)
-        ranks = [load(windows, 15, 19, rank=r, num_ranks=num_ranks, micro_batch=micro_batch) for r in range(num_ranks)]
-        assert all(len(batches) == num_micro_batches for loaded in ranks for _, batches in loaded)
-        assert all(len(b.sequence_ids) == micro_batch for loaded in ranks for _, batches in loaded for b in batches)
-        updates.append(
-            [
-                sorted(sequence for loaded in ranks for batch in loaded[update][1] for sequence in sequences_of(batch))
-                for update in range(4)
-            ]
-        )
-    assert updates[0] == updates[1] == updates[2] == updates[3]
-    assert all(len(sequences) == G for sequences in updates[0])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), stop=st.integers(0, 50), smoothing=st.sampled_from([0.0, 0.7]))
+def test_an_update_depends_on_nothing_but_its_number(
+    windows: UpdateWindows, data: st.DataObject, stop: int, smoothing: float
+) -> None:
+    """Whatever the ranks, the micro-batches and the update a run resumes at: the same sequences with the same masks."""
+    num_ranks = data.draw(st.sampled_from([number for number in range(1, G + 1) if G % number == 0]))
+    each = G // num_ranks
+    micro_batch = data.draw(st.sampled_from([number for number in range(1, each + 1) if each % number == 0]))
+    corpus = windows.corpus
+    masker = corpus.masker(seed=windows.seed, probability=windows.mask_probability, smoothing=smoothing)
+    expected = []
+    for update in (stop, stop + 1):
+        window = windows.window(update)
+        expected.append(sorted(sequences_of(make_batch(corpus, masker, window.sequence_ids, window.epochs))))
+    split = {"num_ranks": num_ranks, "micro_batch": micro_batch, "smoothing": smoothing}
+    ranks = [load(windows, stop, stop + 2, rank=rank, **split) for rank in range(num_ranks)]
+    for number, sequences in enumerate(expected):
+        micro_batches = [batch for loaded in ranks for batch in loaded[number][1]]
+        assert [len(batch.sequence_ids) for batch in micro_batches] == [micro_batch] * (G // micro_batch)
+        assert sorted(sequence for batch in micro_batches for sequence in sequences_of(batch)) == sequences
 
 
 def test_another_seed_is_another_stream(corpus: Corpus, windows: UpdateWindows) -> None:

@@ -21,7 +21,7 @@ from data.batching import Corpus
 from data.indexed_dataset import IndexedDataset
 from data.prepare import main
 from data.tokenizer import load_tokenizer, vocabulary_fingerprint
-from tests.data.helpers import random_texts
+from tests.data.helpers import documents_of, random_texts
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ def test_the_corpus_holds_the_documents(tmp_path: Path, tokenizer_folder: Path, 
     tokenizer = load_tokenizer(str(tokenizer_folder))
     expected = [ids.tolist() for ids in tokenizer.encode_batch(texts) if len(ids)]
     dataset = IndexedDataset(tmp_path / "c/x")
-    found = [dataset.document_tokens(i, 0, int(n)).tolist() for i, n in enumerate(dataset.document_lengths)]
+    found = documents_of(dataset)
     assert found == expected
     flat = np.concatenate(expected)
     assert np.array_equal(dataset.token_counts(), np.bincount(flat, minlength=tokenizer.vocab_size))

@@ -1,5 +1,6 @@
 """Hugging Face folders in and out."""
 
+import contextlib
 import json
 import pickle
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.torch_version import TorchVersion
 from transformers import AutoModelForMaskedLM, BertModel, DistilBertForMaskedLM
 
 from model.config import EncoderConfig
@@ -153,10 +155,60 @@ class Exploit:
         return (Path.touch, (self.marker,))
 
 
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["legacy", "zip", "sharded"])
+def test_pickled_code_is_not_run(tmp_path: Path, layout: str) -> None:
     teacher_folder(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Exploit(tmp_path / "ran")}))
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
+    content = {"x": Exploit(tmp_path / "ran")}
+    if layout == "legacy":
+        (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(content))
+    elif layout == "zip":
+        torch.save(content, tmp_path / "pytorch_model.bin")
+    else:
+        torch.save(content, tmp_path / "part.bin")
+        (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "part.bin"}}')
+    with pytest.raises(ValueError, match=r"(pytorch_model|part)\.bin"):
         load_model(tmp_path)
     assert not (tmp_path / "ran").exists()
+    unsafe = next(path for path in tmp_path.glob("p*.bin"))
+    with contextlib.suppress(RuntimeError):
+        torch.load(unsafe, weights_only=False)
+    assert (tmp_path / "ran").exists(), "the exploit is none: the test would prove nothing"
+
+
+def test_a_pickle_is_not_opened_by_a_torch_that_can_be_tricked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(load_file(teacher_folder(tmp_path) / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1+cu128"))
+    load_model(tmp_path)  # safetensors need no such care
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin .*torch 2\.9\.1\+cu128 .*Upgrade torch"):
+        load_model(tmp_path)
+
+
+def test_remote_code_is_not_run(tmp_path: Path) -> None:
+    """A folder may ask for its own Python files; only numbers are taken from it."""
+    expected = load_model(teacher_folder(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    asking = {"auto_map": {"AutoModelForMaskedLM": "modeling_x.Model"}, "trust_remote_code": True}
+    (tmp_path / "config.json").write_text(json.dumps(config | asking))
+    (tmp_path / "modeling_x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    loaded = load_model(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in expected.state_dict().items())
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": ["a"]}', '{"weight_map": {"a": ["b"]}}', "{}", "[" * 100_000])
+def test_a_malformed_index_of_shards_is_named(tmp_path: Path, index: str) -> None:
+    teacher_folder(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "elsewhere")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json"):
+        load_model(tmp_path)
+
+
+def test_a_configuration_of_the_wrong_kind_is_named(tmp_path: Path) -> None:
+    config = json.loads((teacher_folder(tmp_path) / "config.json").read_text())
+    for value in ("64", None, True, 64.0, [64]):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": value}))
+        with pytest.raises(ValueError, match=r"config\.json: hidden_size is "):
+            load_model(tmp_path)

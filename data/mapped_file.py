@@ -1,0 +1,51 @@
+"""A file read through a memory map, and what happens when it shrinks under it.
+
+Reading a page that the file no longer has, or that the disk cannot give, is SIGBUS: the kernel ends the process without
+a word. So `check` asks for the size before each reading, and `report_bus_errors` gives what remains (the file was cut
+between the check and the reading, the disk failed) stacks and an exit code.
+"""
+
+import ctypes
+import faulthandler
+import mmap
+import signal
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+class MappedFile:
+    """The bytes of a file, (size,) uint8, of which pages are read when they are touched. Errors: OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            # An empty file cannot be mapped.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else None
+        self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map or b"", dtype=np.uint8)
+        self.size = len(self.bytes)
+
+    def check(self) -> None:
+        """ValueError when the file has another size than when it was opened. One fstat: a microsecond.
+
+        A file that was replaced (renamed over) is no error: the map keeps the old one.
+        """
+        if self._map is not None and (size := self._map.size()) != self.size:
+            raise ValueError(
+                f"{self.path} had {self.size} bytes when it was opened and has {size} now: it was cut short or written to "
+                "while in use. Put the complete file back, check it with python -m data.prepare --verify, and resume"
+            )
+
+
+def report_bus_errors() -> None:
+    """From now on SIGBUS prints the Python stacks of all threads on stderr and ends the process with exit code 7.
+
+    7 is SIGBUS's number on Linux: libc's _exit serves as its handler, so nothing of Python runs in a broken process. The
+    stacks are faulthandler's, which afterwards hands the signal to the handler that it found.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    faulthandler.disable()
+    libc.signal(signal.SIGBUS, ctypes.cast(libc._exit, ctypes.c_void_p))
+    faulthandler.enable(all_threads=True)

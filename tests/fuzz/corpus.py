@@ -1,0 +1,177 @@
+"""Targets of the data path: a whole corpus, an index that others wrote, a tokenizer's folder.
+
+Beside them stands what they should read, from the description of the formats alone.
+"""
+
+import hashlib
+import itertools
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from data.corpus import Corpus
+from data.indexed_dataset import IndexedDataset
+from data.tokenizer import TOKENIZER_FILES, load_tokenizer
+from data.verify import verify
+from data.windows import UpdateWindows
+from tests.data.helpers import VOCAB_SIZE, documents_of, random_documents, small_tokenizer, write_corpus
+from tests.fuzz.target import Folder, Target, pack, unpack
+
+_MAX_LENGTH = 7
+_MOST_TOKENS = 5_000  # of an input that is read whole: overlapping documents can claim any number
+
+
+def documents_by_hand(idx: bytes, tokens: bytes) -> list[tuple[int, ...]] | None:
+    """The documents of a corpus as the format describes them, or None where the description is violated."""
+    if len(idx) < 34 or idx[:9] != b"MMIDIDX\x00\x00":
+        return None
+    version, code, num_sequences, num_indices = struct.unpack_from("<QBQQ", idx, 9)
+    if version != 1 or code not in (4, 8) or num_indices < 1 or len(idx) != 34 + 12 * num_sequences + 8 * num_indices:
+        return None
+    letter, width = {4: ("i", 4), 8: ("H", 2)}[code]
+    if len(tokens) % width:
+        return None
+    lengths = struct.unpack_from(f"<{num_sequences}i", idx, 34)
+    pointers = struct.unpack_from(f"<{num_sequences}q", idx, 34 + 4 * num_sequences)
+    indices = struct.unpack_from(f"<{num_indices}q", idx, 34 + 12 * num_sequences)
+    ids = struct.unpack(f"<{len(tokens) // width}{letter}", tokens)
+    for length, pointer in zip(lengths, pointers, strict=True):
+        if length < 0 or pointer < 0 or pointer % width or pointer + length * width > len(tokens):
+            return None
+    if indices[0] != 0 or indices[-1] != num_sequences or list(indices) != sorted(indices):
+        return None
+    documents = []
+    for first, last in itertools.pairwise(indices):
+        for before in range(first, last - 1):
+            if pointers[before] + lengths[before] * width != pointers[before + 1]:
+                return None
+        start = pointers[first] // width if last > first else 0
+        documents.append(ids[start : start + sum(lengths[first:last])])
+    return documents
+
+
+class CorpusFiles:
+    """A folder with a corpus in it, whose files an input replaces."""
+
+    def __init__(self) -> None:
+        self.folder = Folder()
+        self.prefix = self.folder.path / "x"
+        write_corpus(self.prefix, [*random_documents(6, longest=12), np.empty(0, dtype=np.int64)])
+        # A good tokenizer outside the corpus's folder, and a link to it inside.
+        self.outside = Folder()
+        small_tokenizer().save(self.outside.path / "tokenizer")
+        (self.folder.path / "link").symlink_to(self.outside.path / "tokenizer")
+        self.files = {
+            end: Path(f"{self.prefix}{end}").read_bytes() for end in (".idx", ".bin", ".json", ".token_counts.npy")
+        }
+
+    def run(self, data: bytes) -> bool:
+        """A corpus: one byte that says what is made consistent again after the damage, then its four files."""
+        repairs, idx, tokens, sidecar, counts = unpack(data, 5)
+        documents = documents_by_hand(idx, tokens)
+        sidecar = _repaired(sidecar, idx, tokens, documents, repairs[0] if repairs else 0)
+        self.write(idx, tokens, sidecar, counts)
+        dataset = self.folder.attempt(lambda: IndexedDataset(self.prefix))
+        if dataset is None:
+            assert documents is None or sidecar or not (idx and tokens), "a good corpus was refused"
+            assert self.folder.attempt(lambda: verify(self.prefix)) is None
+            return False
+        assert documents is not None, "a bad index was accepted"
+        assert dataset.num_tokens == sum(map(len, documents))
+        if dataset.num_tokens > _MOST_TOKENS:
+            return True
+        assert documents_of(dataset) == [list(document) for document in documents]
+        corpus = self.folder.attempt(lambda: Corpus(dataset, max_length=_MAX_LENGTH))
+        if corpus is not None:
+            self.read(corpus, documents)
+        verified = self.folder.attempt(lambda: verify(self.prefix))
+        if verified is not None:
+            facts = json.loads(sidecar)
+            assert facts["bin"] == {"size": len(tokens), "sha256": hashlib.sha256(tokens).hexdigest()}
+            assert facts["idx"] == {"size": len(idx), "sha256": hashlib.sha256(idx).hexdigest()}
+            assert facts["tokenizer"]["files"] == "x.tokenizer", "a tokenizer from elsewhere was accepted"
+            stored = dataset.tokens.astype(np.int64)
+            assert np.array_equal(np.bincount(stored, minlength=VOCAB_SIZE), dataset.token_counts())
+        return True
+
+    def write(self, idx: bytes, tokens: bytes, sidecar: bytes, counts: bytes) -> None:
+        for end, content in ((".idx", idx), (".bin", tokens), (".json", sidecar), (".token_counts.npy", counts)):
+            self.folder.write(f"x{end}", content)
+
+    def read(self, corpus: Corpus, documents: list[tuple[int, ...]]) -> None:
+        """What training reads, against the documents cut by hand."""
+        piece = _MAX_LENGTH - 2
+        pieces = [document[at : at + piece] for document in documents for at in range(0, len(document), piece)]
+        everything = np.arange(corpus.num_sequences)
+        assert corpus.lengths(everything).tolist() == [len(tokens) + 2 for tokens in pieces]
+        window = UpdateWindows(corpus, sequences_per_update=4, seed=1, mask_probability=0.15).window(3)
+        assert window.lengths.tolist() == [len(pieces[number]) + 2 for number in window.sequence_ids]
+        packed = self.folder.attempt(lambda: corpus.packed(everything))
+        is_readable = all(0 <= token < corpus.vocab_size for tokens in pieces for token in tokens)
+        assert (packed is not None) == is_readable
+        masker = self.folder.attempt(lambda: corpus.masker(seed=1, probability=0.15, smoothing=0.7))
+        if packed is None:
+            return
+        facts = corpus.tokenizer
+        assert packed[0].tolist() == [t for tokens in pieces for t in (facts.cls_id, *tokens, facts.sep_id)]
+        if masker is not None:
+            corrupted, positions, labels = masker(*packed, everything, np.zeros_like(everything))
+            assert 0 <= corrupted.min() <= corrupted.max() < corpus.vocab_size
+            assert np.array_equal(packed[0][positions], labels)
+
+    def seeds(self) -> list[bytes]:
+        files = [self.files[end] for end in (".idx", ".bin", ".json", ".token_counts.npy")]
+        by_others = [*files[:2], b"", b""]
+        return [pack([bytes([repairs]), *files]) for repairs in (0, 3)] + [pack([b"\x00", *by_others])]
+
+
+def _repaired(sidecar: bytes, idx: bytes, tokens: bytes, documents: list | None, repairs: int) -> bytes:
+    """PREFIX.json with the sizes and hashes (1) and the totals (2) of the files as they are, to meet the deeper checks."""
+    try:
+        record = json.loads(sidecar)
+        if repairs & 1:
+            record["bin"] = {"size": len(tokens), "sha256": hashlib.sha256(tokens).hexdigest()}
+            record["idx"] = {"size": len(idx), "sha256": hashlib.sha256(idx).hexdigest()}
+        if repairs & 2 and documents is not None:
+            record |= {"documents": len(documents), "tokens": sum(map(len, documents))}
+        return json.dumps(record).encode() if repairs & 3 else sidecar
+    except (ValueError, TypeError, RecursionError):
+        return sidecar
+
+
+class TokenizerFiles:
+    """A tokenizer's folder, of up to four files."""
+
+    def __init__(self) -> None:
+        self.folder = Folder()
+
+    def run(self, data: bytes) -> bool:
+        for name, content in zip(TOKENIZER_FILES, unpack(data, len(TOKENIZER_FILES)), strict=True):
+            self.folder.write(name, content)
+        tokenizer = self.folder.attempt(lambda: load_tokenizer(str(self.folder.path)))
+        if tokenizer is None:
+            return False
+        assert tokenizer.special_ids
+        assert all(0 <= token < tokenizer.vocab_size for token in tokenizer.special_ids)
+        assert 0 < tokenizer.vocab_size < 2**31
+        return True
+
+    def seeds(self) -> list[bytes]:
+        source = Folder()
+        small_tokenizer().save(source.path)
+        files = {name: (source.path / name).read_bytes() for name in TOKENIZER_FILES}
+        without = dict.fromkeys(TOKENIZER_FILES, b"")
+        kept = (TOKENIZER_FILES, TOKENIZER_FILES[:1], TOKENIZER_FILES[1:], TOKENIZER_FILES[1:2])
+        return [pack(list((without | {name: files[name] for name in names}).values())) for names in kept]
+
+
+def corpus_target() -> Target:
+    files = CorpusFiles()
+    return Target(run=files.run, seeds=files.seeds(), num_parts=5)
+
+
+def tokenizer_target() -> Target:
+    files = TokenizerFiles()
+    return Target(run=files.run, seeds=files.seeds(), num_parts=len(TOKENIZER_FILES))

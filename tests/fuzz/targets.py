@@ -1,0 +1,8 @@
+"""All targets by name. To add one: a function of bytes that raises for what must not happen, seeds, and a line here."""
+
+from collections.abc import Callable
+
+from tests.fuzz.corpus import corpus_target, tokenizer_target
+from tests.fuzz.target import Target
+
+TARGETS: dict[str, Callable[[], Target]] = {"corpus": corpus_target, "tokenizer": tokenizer_target}

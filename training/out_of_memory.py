@@ -1,0 +1,177 @@
+"""Out of memory is not the end: the loss carries the denominators of the whole update, so a micro-batch may have any size.
+
+The rank that ran out tells the others through the store, because they wait for it in a collective. All of them save what
+they were at the end of the update before, and start their own processes again, with the same process ids, half the
+micro-batch and --resume: memory that was cut to pieces is whole again, and nothing of the update that failed is left.
+
+    micro_batch.json   {"instead_of": 8, "sequences_per_micro_batch": 4}: later starts take it up; remove it to try again
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from training.checkpoint import Checkpoints
+from training.distributed import Ranks
+from training.exchange import Store
+from training.files import write_json
+from training.lifecycle import ExitCode, RunError, leave_now, tell
+from training.rendezvous import free_port
+
+_FILE = "micro_batch.json"
+_KEY = "distillery/out_of_memory"
+_TIMEOUT = timedelta(minutes=10)  # for the slowest rank to write its part
+
+
+class TooLargeError(RunError):
+    """One sequence at a time is still too much."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def smaller_micro_batch(sequences: int, sequences_per_rank: int) -> int:
+    """The largest size up to half of `sequences` that divides a rank's share of an update; 0 where there is none."""
+    return next((size for size in range(sequences // 2, 0, -1) if sequences_per_rank % size == 0), 0)
+
+
+def remembered_micro_batch(folder: str, configured: int) -> int:
+    """What the DeepSpeed JSON says, or what was found to fit instead in the run that `folder` holds. Errors: ValueError."""
+    path = Path(folder, _FILE)
+    if not path.is_file():
+        return configured
+    try:
+        record = json.loads(path.read_text())
+        instead_of, size = int(record["instead_of"]), int(record["sequences_per_micro_batch"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it to start with the DeepSpeed JSON's micro-batch"
+        ) from None
+    return size if instead_of == configured else configured
+
+
+class Rearrangement:
+    """Half the micro-batch, on every rank, in the middle of an update.
+
+    `snapshot` gives the state and this rank's tensors of the end of the last update. Another thread may call it only while
+    the main thread is inside an update.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        folder: Path,
+        checkpoints: Checkpoints,
+        snapshot: Callable[[], tuple[dict[str, Any], dict[str, Tensor]]],
+        *,
+        configured: int,
+        current: int,
+        sequences_per_rank: int,
+    ) -> None:
+        self.ranks, self.folder, self.checkpoints, self._snapshot = ranks, folder, checkpoints, snapshot
+        self._between_updates = threading.Lock()
+        self._between_updates.acquire()
+        self._configured, self._current, self._sequences_per_rank = configured, current, sequences_per_rank
+        self._store: Any = dist.distributed_c10d._get_default_store()
+        self._is_begun = threading.Event()
+
+    @contextmanager
+    def inside_update(self) -> Iterator[None]:
+        """Forward and backward passes: the main thread's state is that of the end of the last update."""
+        self._between_updates.release()
+        try:
+            yield
+        finally:
+            self._between_updates.acquire()
+
+    def announce(self, error: BaseException) -> NoReturn:
+        """The rank that ran out of memory, in its main thread."""
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        self._store.set(_KEY, f"rank {self.ranks.rank}: {reason}")
+        self._run()
+
+    def poll(self) -> None:
+        """Every rank, from a thread of its own: joins in where one has run out."""
+        if not self._is_begun.is_set() and self._is_announced():
+            self._run()
+
+    def wait_if_begun(self) -> None:
+        """What a collective that failed must ask first: the process may be about to be replaced."""
+        if self._is_begun.is_set() or self._is_announced():
+            threading.Event().wait(_TIMEOUT.total_seconds())
+
+    def _is_announced(self) -> bool:
+        try:
+            return self._store.check([_KEY])
+        except RuntimeError:  # the rank that keeps the store is gone
+            return False
+
+    def _run(self) -> NoReturn:
+        self._is_begun.set()
+        try:
+            with self._between_updates:
+                self._save_and_restart()
+        except BaseException as error:
+            tell(f"error (rank {self.ranks.rank}): out of memory, and starting again failed: {error}", sys.stderr)
+            leave_now(ExitCode.FAILED)
+
+    def _save_and_restart(self) -> NoReturn:
+        reason = self._store.get(_KEY).decode()
+        size = smaller_micro_batch(self._current, self._sequences_per_rank)
+        if not size:
+            raise TooLargeError(
+                f"{reason}. A micro-batch of {self._current} sequences cannot be made smaller: lower --max_length, or use "
+                "more ranks or a higher ZeRO stage"
+            )
+        state, tensors = self._snapshot()
+        self.checkpoints.exchange = exchange = Store(self.ranks, _KEY, _TIMEOUT)
+        if state["update"]:
+            self.checkpoints.begin(state, tensors, in_place=True)
+            self.checkpoints.finish()
+            if self.checkpoints.newest != state["update"]:
+                raise TooLargeError(f"{reason}. The state could not be saved, see above")
+        if self.ranks.is_first:
+            write_json(self.folder / _FILE, {"instead_of": self._configured, "sequences_per_micro_batch": size})
+            self.checkpoints.say(
+                f"out of memory ({reason}): update {state['update'] + 1} is made again, and all that follow, with "
+                f"micro-batches of {size} instead of {self._current} sequences"
+            )
+        port = exchange.from_first(free_port())
+        exchange.gather("ready")
+        if self.ranks.is_first:
+            time.sleep(1.0)  # the store may live in this process, and the others are still reading from it
+        restart(["--resume", "--output", str(self.folder)], port)
+
+
+def restart(more: Sequence[str], port: int) -> NoReturn:
+    """This process anew, under its process id, with the flags it had and those in `more` that it had not.
+
+    The ranks meet at `port` of rank 0's host: the store where they met before remembers addresses that are gone.
+    """
+    arguments = list(sys.orig_argv)
+    flags = {argument.partition("=")[0].replace("-", "_") for argument in arguments}
+    if "__resume" not in flags:
+        arguments.append(more[0])
+    if "__output" not in flags:
+        arguments += more[1:]
+    os.environ["MASTER_PORT"], os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(port), "False"
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.closerange(
+        3, os.sysconf("SC_OPEN_MAX")
+    )  # sockets of the old group would stay open, and nobody would answer on them
+    os.execv(arguments[0] if os.path.isabs(arguments[0]) else sys.executable, arguments)
