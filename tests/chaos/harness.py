@@ -1,12 +1,11 @@
 """Start the real launchers on two ranks, wait, and collect what is left: exit codes, journal, processes, checkpoints."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,14 @@ from tests.launch import ROOT, environment, free_port
 from training.attempts import read_records
 from training.checkpoint import checkpoint_folders
 
+CLUSTER: dict[str, str] = {}
+"""Environment of the SLURM that srun asks, once there is one."""
 VICTIM = "tests/chaos/victim.py"
 NUM_RANKS = 2
-LIMIT = 120.0  # seconds for a launcher to return: start-up, --hang_timeout, and the 30 s that torchrun gives a stopped rank
-ORPHANS = 20.0  # seconds after the launcher's end in which every rank must have gone too
+LIMIT = (
+    180.0  # seconds for a launcher to return: start-up, --hang_timeout, and the 30 s that torchrun gives a stopped rank
+)
+ORPHANS = 30.0  # seconds after the launcher's end in which every rank must have gone too
 _COMMITTED = re.compile(r"checkpoint of update ([0-9]+): .* committed")
 _UPDATE = re.compile(r"^update ([0-9]+)/", re.MULTILINE)
 
@@ -36,7 +39,8 @@ def launch_command(launcher: str, script: str = VICTIM) -> list[object]:
         return [sys.executable, "-m", "torch.distributed.run", *common, script]
     if launcher == "mpirun":
         return ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", NUM_RANKS, sys.executable, script]
-    raise AssertionError(launcher)
+    assert launcher == "srun"
+    return ["srun", "--nodes=2", "--ntasks=2", "--kill-on-bad-exit=0", "--wait=60", sys.executable, script]
 
 
 @dataclass
@@ -58,14 +62,12 @@ def start(launcher: str, flags: list[object], notes: Path, fault: dict[str, Any]
     """The launcher's process; `notes` is a new folder that the ranks write into."""
     notes.mkdir(parents=True)
     variables = {"CHAOS_NOTES": str(notes), "CHAOS_FAULT": json.dumps(fault or {})}
-    if launcher == "mpirun":
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [str(part) for part in (*launch_command(launcher), *flags)]
     with (notes / "output").open("w") as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment() | variables | more,
+            env=environment() | CLUSTER | variables | more,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -92,12 +94,16 @@ def finish(process: Any, notes: Path, limit: float = LIMIT) -> Outcome:
     for orphan in orphans:
         orphan.kill()
     psutil.wait_procs(orphans, timeout=20)
-    codes = {rank: _read_number(notes / f"exit_{rank}") for rank in range(NUM_RANKS) if (notes / f"pid_{rank}").exists()}
+    codes = {
+        rank: _read_number(notes / f"exit_{rank}") for rank in range(NUM_RANKS) if (notes / f"pid_{rank}").exists()
+    }
     output = (notes / "output").read_text(errors="replace")
     return Outcome(code, codes, seconds, output, (notes / "fired").exists(), described)
 
 
-def launch(launcher: str, flags: list[object], notes: Path, fault: dict[str, Any] | None = None, **more: str) -> Outcome:
+def launch(
+    launcher: str, flags: list[object], notes: Path, fault: dict[str, Any] | None = None, **more: str
+) -> Outcome:
     return finish(start(launcher, flags, notes, fault, **more), notes)
 
 
@@ -154,12 +160,8 @@ def _log(folder: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def wait_for(condition: Any, limit: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], limit: float = 60.0) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, f"{condition} never came true"
         time.sleep(0.02)
-
-
-def send(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)

@@ -1,8 +1,9 @@
 """The proof that nothing was lost: a resumed run equals the one that was never stopped, bit for bit.
 
-The uninterrupted run keeps the checkpoint of every update. What a fault leaves behind must be byte-identical to it (sha256 of
-every file, and every line of metrics up to there), so that resuming two such folders is the same computation. It is therefore
-carried out once for each distinct state: the update of the checkpoint, how the journal ends, and what a crash left lying about.
+The uninterrupted run keeps the checkpoint of every update. What a fault leaves behind must be byte-identical to it
+(sha256 of every file, and every line of metrics up to there), so that resuming two such folders is the same computation. It
+is therefore carried out once for each distinct state: the update of the checkpoint, how the journal ends, and what a crash
+left lying about.
 """
 
 import json
@@ -20,7 +21,7 @@ from tests.launch import metrics
 from training.manifest import read_manifest
 from training.parts import SHARES
 
-UPDATES, SAVES, EVALUATES = 10, 3, 4
+UPDATES, SAVES, EVALUATES = 8, 3, 4
 CLOCKS = {"tokens_per_second", "mfu", "peak_memory_bytes", *SHARES}
 State = tuple[int, str, bool, bool]
 
@@ -54,10 +55,12 @@ class Proof:
     config: Path
     whole: Path
     """Run folder of the uninterrupted run on the same number of ranks, with the checkpoint of every update."""
+    changes: dict[str, object] = field(default_factory=dict)
+    """Flags in which it differs."""
     resumed: dict[State, str] = field(default_factory=dict)
 
     def flags(self, output: Path, **changes: object) -> list[object]:
-        return train_flags(self.toy, self.config, output, **changes)
+        return train_flags(self.toy, self.config, output, **self.changes | changes)
 
     def lost(self, folder: Path) -> int:
         """Updates that were made and must be made again."""
