@@ -15,7 +15,7 @@ def test_a_second_job_on_the_folder_is_refused(proof: Proof, record: Record, tmp
     folder, notes = tmp_path / "run", tmp_path / "first"
     fault = {"target": "nobody", "phase": "forward", "update": 4, "rank": 0}
     first = start("torchrun", proof.flags(folder, hang_timeout=600), notes, fault)
-    wait_for(lambda: (notes / "fired").exists() or first.poll() is not None, 150)
+    wait_for(lambda: (notes / "fired").exists() or first.poll() is not None)
     before = {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()}
     second = launch("torchrun", [*proof.flags(folder), "--resume"], tmp_path / "second")
     assert set(second.rank_codes.values()) == {ExitCode.BAD_INPUT}, second

@@ -39,7 +39,7 @@ def traced(flags: list[object], notes: Path, where: str, update: int, injection:
     """
     fault = {"target": "nobody", "phase": where, "update": update, "rank": 0}
     process = start("python", flags, notes, fault)
-    wait_for(lambda: (notes / "fired").exists() or process.poll() is not None, 120)
+    wait_for(lambda: (notes / "fired").exists() or process.poll() is not None)
     thread = json.loads((notes / "fired").read_text())["thread"]
     calls = injection.split(":")[0]
     log = notes / "strace"
