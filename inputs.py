@@ -24,6 +24,7 @@ from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
 from training.distributed import Ranks, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
+from training.engine_memory import resident_bytes
 
 SEQUENCES_TO_CHECK_TEACHER = 64
 
@@ -44,6 +45,8 @@ class Inputs:
     """What was chosen for the user and why, printed once."""
     teacher_sha256: str
     """Of the teacher's weights; empty without one."""
+    resident_before: int
+    """Bytes of this process before anything was loaded."""
 
 
 def weights_sha256(model: MaskedLanguageModel) -> str:
@@ -69,6 +72,7 @@ class InputLoader:
     is_compiled: bool
 
     def load(self) -> Inputs:
+        resident_before = resident_bytes()
         corpus = Corpus.open(self.data.data, max_length=self.data.max_length)
         heldout = self._load_heldout(corpus)
         if self.source.architecture:
@@ -95,6 +99,7 @@ class InputLoader:
             model_type=model_type,
             choices=choices,
             teacher_sha256=weights_sha256(teacher.model) if self.is_distillation and teacher else "",
+            resident_before=resident_before,
         )
 
     def fixed_batches(self, corpus: Corpus, num_sequences: int) -> FixedBatches:

@@ -6,6 +6,7 @@
 Precision, batch sizes, clipping, optimizer and learning rate are set in the DeepSpeed JSON.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,13 @@ if __name__ == "__main__":  # before the heavy imports, so that --help and a mis
 import traceback
 
 from data.mapped_file import report_bus_errors
-from inputs import InputLoader
+from inputs import InputLoader, Inputs
+from plan_report import print_plan
+from planning import Workload, against_actual
 from trainer import Trainer
 from training.attempts import Attempts
 from training.distributed import Ranks, agree, from_first, is_lost_contact, leave_ranks, start_ranks
-from training.ds_config import read_ds_config
+from training.ds_config import DeepSpeedConfig, read_ds_config
 from training.lifecycle import RunError
 from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
@@ -51,26 +54,12 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
     ranks = start_ranks()
-    ds = agree(
-        ranks,
-        lambda: read_ds_config(
-            config.run.ds_config,
-            num_ranks=ranks.num_ranks,
-            device_type=ranks.device.type,
-            fitting=lambda configured: remembered_micro_batch(config.run.output, configured),
-        ),
-    )
-    loader = InputLoader(
-        data=config.data,
-        source=config.student,
-        ds=ds,
-        ranks=ranks,
-        seed=config.run.seed,
-        eval_sequences=config.run.eval_sequences,
-        is_distillation=config.objective.objective == "distil",
-        is_compiled=config.run.compile,
-    )
-    inputs = agree(ranks, loader.load)
+    num_ranks = config.run.plan or ranks.num_ranks
+    ds, loader, inputs = read_inputs(config, ranks, num_ranks)
+    work = Workload(inputs, ds, config.objective, config.data, config.run, num_ranks, ranks.device)
+    if config.run.plan:
+        print_plan(work, ranks, dataclasses.asdict(config))
+        return ExitCode.FINISHED
     teacher_figures = {}
     if inputs.teacher:
         teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs, config.objective.temperature))
@@ -88,6 +77,8 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
             trainer.evaluate()
         with communication_timed(trainer.engine, trainer.parts):
             code = trainer.train()
+        if code == ExitCode.FINISHED:
+            trainer.say(against_actual(work, folder))
     except RunError as error:  # raised by all ranks
         code = error.code
         if ranks.is_first:
@@ -104,6 +95,30 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     if lock:
         lock.release()
     return code
+
+
+def read_inputs(config: TrainConfig, ranks: Ranks, num_ranks: int) -> tuple[DeepSpeedConfig, InputLoader, Inputs]:
+    """What the flags name, for a run of `num_ranks`."""
+    ds = agree(
+        ranks,
+        lambda: read_ds_config(
+            config.run.ds_config,
+            num_ranks=num_ranks,
+            device_type=ranks.device.type,
+            fitting=lambda configured: remembered_micro_batch(config.run.output, configured),
+        ),
+    )
+    loader = InputLoader(
+        data=config.data,
+        source=config.student,
+        ds=ds,
+        ranks=ranks,
+        seed=config.run.seed,
+        eval_sequences=config.run.eval_sequences,
+        is_distillation=config.objective.objective == "distil",
+        is_compiled=config.run.compile,
+    )
+    return ds, loader, agree(ranks, loader.load)
 
 
 def open_attempt(attempts: Attempts | None, max_crashes: int, ranks: Ranks) -> None:

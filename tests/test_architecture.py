@@ -13,9 +13,9 @@ MAY_IMPORT = {
     "model": {"model"},
     "training": {"training"},
     "evaluation": {"evaluation", "data", "model"},
-    "launcher": {"launcher"},
+    "launcher": {"launcher", "data", "model", "training"},
 }
-SCRIPTS = ("train", "inputs", "command_line")
+SCRIPTS = ("train", "inputs", "planning", "plan_report", "command_line")
 FILES = [*(ROOT / f"{name}.py" for name in SCRIPTS), *(f for p in PACKAGES for f in sorted((ROOT / p).rglob("*.py")))]
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from tests.launch import run
 
-COMMANDS = {"train": ["train.py"], "prepare": ["-m", "data.prepare"], "compare": ["-m", "evaluation.compare"]}
+COMMANDS = {
+    "train": ["train.py"],
+    "prepare": ["-m", "data.prepare"],
+    "compare": ["-m", "evaluation.compare"],
+    "doctor": ["-m", "launcher.doctor"],
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())

@@ -62,6 +62,8 @@ class RunConfig:
     to a minute longer; needs a C++ compiler."""
     profile: int = 0
     """Updates to profile, after two of warm-up: a trace and a table of the longest items in the run folder's profile/."""
+    plan: int = 0
+    """Print what a run on so many ranks would take (settings and their origin, memory, time, disk), and end."""
     resume: bool = False
     """Continue the run in --output from its newest intact checkpoint, on any number of ranks; starts it where there is
     none yet."""
@@ -84,6 +86,8 @@ class RunConfig:
                 f"--max_loss_ratio {self.max_loss_ratio} would skip ordinary updates: 3 is usual, 0 never skips"
             )
         parse_duration(self.stop_after)
+        if self.plan < 0:
+            raise ValueError(f"--plan {self.plan}: the number of ranks to plan for, for example 64")
         if self.profile < 0:
             raise ValueError(f"--profile {self.profile}: the number of updates to profile, for example 1")
         if self.resume and not self.output:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from training.extension_lock import clear_stale_locks
 from training.lifecycle import ExitCode
 from training.rendezvous import describe_group, kernel_id
 
@@ -49,6 +50,8 @@ def start_ranks() -> Ranks:
             print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(int(ExitCode.BAD_INPUT)) from None
     device = _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cpu":
+        clear_stale_locks()  # DeepSpeed compiles its communication here, behind a lock that it would wait for without end
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     if device.type == "cpu":
         share_cores()

@@ -39,8 +39,8 @@ def engine_tensors(engine: Any) -> dict[str, Tensor]:
     """This rank's part of the weights and moments, by name: the live tensors, without padding."""
     optimizer = engine.optimizer
     tensors = {}
-    for group, master in enumerate(optimizer.single_partition_of_fp32_groups):
-        length = master.numel() - optimizer.groups_padding[group]
+    for group, (master, padding, _) in enumerate(_groups(optimizer)):
+        length = master.numel() - padding
         tensors[f"group{group}.master"] = master.detach()[:length]
         for key, value in _optimizer_state(optimizer, group).items():
             tensors[f"group{group}.{key}"] = value[:length] if value.numel() == master.numel() else value
@@ -55,7 +55,7 @@ def engine_scalars(engine: Any) -> Scalars:
         "skipped_steps": engine.skipped_steps,
         "learning_rates": [group["lr"] for group in engine.optimizer.param_groups],
         "scheduler": engine.lr_scheduler.state_dict(),
-        "loss_scaler": _plain(engine.optimizer.loss_scaler),
+        "loss_scaler": _plain(getattr(engine.optimizer, "loss_scaler", None)),
     }
 
 
@@ -63,8 +63,8 @@ def restore_engine(engine: Any, pieces: Pieces, scalars: Scalars) -> None:
     """Every rank must call it. Errors: ValueError where the saved tensors do not fit the model."""
     optimizer = engine.optimizer
     states: dict[int, dict[str, Tensor]] = {}
-    for group, master in enumerate(optimizer.single_partition_of_fp32_groups):
-        prefix, expected = f"group{group}.", sum(parameter.numel() for parameter in optimizer.bit16_groups[group])
+    for group, (master, _, parameters) in enumerate(_groups(optimizer)):
+        prefix, expected = f"group{group}.", sum(parameter.numel() for parameter in parameters)
         start = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group]) * master.numel()
         stop = min(start + master.numel(), expected)
         states[group] = pieces.numbers(prefix)
@@ -85,7 +85,8 @@ def restore_engine(engine: Any, pieces: Pieces, scalars: Scalars) -> None:
     for param_group, learning_rate in zip(optimizer.param_groups, scalars["learning_rates"], strict=True):
         param_group["lr"] = learning_rate
     engine.lr_scheduler.load_state_dict(scalars["scheduler"])
-    vars(optimizer.loss_scaler).update(scalars["loss_scaler"])
+    if scalars["loss_scaler"]:
+        vars(optimizer.loss_scaler).update(scalars["loss_scaler"])
     for counter in ("global_steps", "global_samples", "skipped_steps"):
         setattr(engine, counter, scalars[counter])
 
@@ -109,5 +110,19 @@ def _optimizer_state(optimizer: Any, group: int) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if torch.is_tensor(value)}
 
 
+def _groups(optimizer: Any) -> list[tuple[Tensor, int, list[Tensor]]]:
+    """Of each parameter group this rank's part of the fp32 weights, the padding at its end, and the model's parameters.
+
+    DeepSpeed has a class of its own for ZeRO-1 in bf16, with other names for the same things and without a loss scale.
+    """
+    if hasattr(optimizer, "fp32_groups_flat_partition"):
+        lists = (optimizer.fp32_groups_flat_partition, optimizer.group_paddings, optimizer.bf16_groups)
+    else:
+        lists = (optimizer.single_partition_of_fp32_groups, optimizer.groups_padding, optimizer.bit16_groups)
+    return list(zip(*lists, strict=True))
+
+
 def _plain(thing: Any) -> Scalars:
-    return {key: value for key, value in vars(thing).items() if isinstance(value, bool | int | float)}
+    """Its plain attributes; none of None."""
+    attributes = {} if thing is None else vars(thing)
+    return {key: value for key, value in attributes.items() if isinstance(value, bool | int | float)}

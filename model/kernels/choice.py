@@ -103,7 +103,7 @@ def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if name == "triton":
         return _obstacle_to_triton(device)
     if name == "apex":
-        return _obstacle_to_apex(device)
+        return apex_obstacle() if device.type == "cuda" else f"it needs a CUDA device, this is {device.type}"
     return _obstacle_to_native(device, dtype)
 
 
@@ -132,9 +132,8 @@ def _obstacle_to_triton(device: torch.device) -> str:
     return ""
 
 
-def _obstacle_to_apex(device: torch.device) -> str:
-    if device.type != "cuda":
-        return f"it needs a CUDA device, this is {device.type}"
+def apex_obstacle() -> str:
+    """Why no apex of NVIDIA's can run, told without running a package that may be another's; empty where one can."""
     spec = importlib.util.find_spec("apex")
     if spec is None:
         return "NVIDIA's apex is not installed. Build it from its source: the package of that name on PyPI is another"

@@ -79,17 +79,22 @@ class Cluster:
     def _start(self, *command: str) -> None:
         tied = ["setpriv", "--pdeathsig", "KILL", *command]
         with (self.folder / "daemons.log").open("ab") as log:
-            self.daemons.append(subprocess.Popen(tied, env=self.environment(), stdout=log, stderr=log))
+            self.daemons.append(
+                # not in the terminal's process group: after Ctrl-C they are still needed to cancel what runs
+                subprocess.Popen(tied, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            )
 
     def stop(self) -> None:
-        self.cancel_all()
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        try:
+            self.cancel_all()
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.terminate()
+                try:
+                    daemon.wait(20)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
 
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in environment().items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
@@ -125,6 +130,7 @@ class Cluster:
         """A job that is queued again waits two minutes otherwise."""
         self.wait(job, "PENDING")
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items()))
+        self._until(lambda: self.show(job)["JobState"] != "PENDING", f"start of job {job}")
 
     def cancel_all(self) -> None:
         self.run("scancel", "--user=root")
