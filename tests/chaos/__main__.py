@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         rows = Path(folder) / "rows.jsonl"
         os.environ[TABLE], failures = str(rows), Failures(rows)
         here = str(Path(__file__).parent)
-        code = pytest.main([here, "-m", "", "--timeout", "1800", *arguments], plugins=[failures])
+        code = pytest.main([here, "--timeout", "1800", *arguments], plugins=[failures])
         found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     if found:
         RESULTS.write_text(replace_section(RESULTS.read_text(), section(found, failures.number)))

@@ -39,7 +39,8 @@ def launch_command(launcher: str, script: str = VICTIM) -> list[object]:
         common = ["--nproc_per_node", NUM_RANKS, "--master_port", free_port()]
         return [sys.executable, "-m", "torch.distributed.run", *common, script]
     if launcher == "mpirun":
-        return ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", NUM_RANKS, sys.executable, script]
+        options = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
+        return ["mpirun", *options, "-n", NUM_RANKS, sys.executable, script]
     assert launcher == "srun"
     return ["srun", "--nodes=2", "--ntasks=2", "--kill-on-bad-exit=0", "--wait=60", sys.executable, script]
 

@@ -52,7 +52,7 @@ def traced(flags: list[object], notes: Path, where: str, update: int, injection:
 
 
 @pytest.mark.parametrize(("where", "calls"), [(w, c) for w in ("begin", "writer") for c in ("fsync", "write", NAMES)])
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_killed_at_every_call(where: str, calls: str, alone: Proof, record: Record, tmp_path: Path) -> None:
     """From the begin of the last save to the end of the run, which also writes the student."""
     resumed_from: list[int] = []
@@ -100,7 +100,7 @@ def kill_at(where: str, calls: str, number: int, alone: Proof, folder: Path) -> 
     return update
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("calls", "where", "injection"),
     [

@@ -25,7 +25,7 @@ QUICK = {
 
 @pytest.mark.parametrize(
     "cell",
-    [pytest.param(cell, id=cell.name, marks=[] if cell.name in QUICK else [pytest.mark.slow]) for cell in MATRIX],
+    [pytest.param(cell, id=cell.name, marks=[] if cell.name in QUICK else [pytest.mark.matrix]) for cell in MATRIX],
 )
 def test_nothing_is_lost(
     cell: Cell, proof: Proof, record: Record, tmp_path: Path, request: pytest.FixtureRequest
@@ -55,8 +55,7 @@ def judge(cell: Cell, outcome: Outcome) -> None:
     assert ExitCode.FINISHED not in outcome.rank_codes.values(), said
     if cell.signal == "SIGSTOP" and not cell.is_before_training:
         assert ExitCode.HANG in outcome.rank_codes.values(), said
-    if outcome.launcher_code == 0:
-        assert cell.launcher_loses_codes, said
+    assert outcome.launcher_code != 0, said
 
 
 def describe(outcome: Outcome) -> str:

@@ -173,7 +173,8 @@ def arm() -> None:
     wrap(training.tensor_file, "write_blocks", write_blocks)
     wrap(training.checkpoint, "write_tensors", write_tensors)
     wrap(training.checkpoint.Checkpoints, "begin", begin)
-    for around in (losses, refuse_spike, beating, advance):
+    wrap(trainer, "refuse_spike", refuse_spike)
+    for around in (losses, beating, advance):
         wrap(trainer.Trainer, around.__name__, around)
 
 
