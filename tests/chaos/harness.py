@@ -34,7 +34,10 @@ def launch_command(launcher: str, script: str = VICTIM) -> list[object]:
     if launcher == "python":
         return [sys.executable, script]
     if launcher == "deepspeed":
-        return ["deepspeed", "--num_gpus", NUM_RANKS, "--master_port", free_port(), script]
+        program = Path(sys.executable).with_name(
+            "deepspeed"
+        )  # whose first line may name the interpreter by another path
+        return [sys.executable, program, "--num_gpus", NUM_RANKS, "--master_port", free_port(), script]
     if launcher == "torchrun":
         common = ["--nproc_per_node", NUM_RANKS, "--master_port", free_port()]
         return [sys.executable, "-m", "torch.distributed.run", *common, script]
