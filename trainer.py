@@ -352,6 +352,7 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.close()
+        self.checkpoints.close()
         if self.log:
             self.log.close()
 
