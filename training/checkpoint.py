@@ -26,10 +26,10 @@ from torch import Tensor
 
 from training.distributed import Ranks, from_first, gather_objects
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, read_facts, rename, write_blocks, write_json
+from training.files import FileFacts, reads_back, rename, write_blocks, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
-from training.tensor_file import write_tensors
+from training.tensor_file import as_blocks
 
 _FOLDER = re.compile(r"update-([0-9]{8,})")
 
@@ -85,17 +85,18 @@ class _Writer:
     def run(self) -> None:
         """Now. What goes wrong is kept in `problem`."""
         try:
-            name = rank_file(self._rank)
-            self._keep(name, write_tensors(self._folder / name, self._tensors))
+            self._write(rank_file(self._rank), as_blocks(self._tensors))
             if self._state is not None:
-                self._keep(STATE, write_blocks(self._folder / STATE, [json.dumps(self._state, indent=1).encode()]))
+                self._write(STATE, [json.dumps(self._state, indent=1).encode()])
         except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
             self.problem = f"{type(error).__name__}: {error}"
 
-    def _keep(self, name: str, written: FileFacts) -> None:
-        if read_facts(self._folder / name) != written:
-            raise OSError(f"{self._folder / name} does not read back as it was written")
-        self.facts[name] = written
+    def _write(self, name: str, blocks: list[Any]) -> None:
+        path = self._folder / name
+        facts = write_blocks(path, blocks)
+        if not reads_back(path, blocks):
+            raise OSError(f"{path} does not read back as it was written")
+        self.facts[name] = facts
 
 
 @dataclass

@@ -19,6 +19,7 @@ from training.rendezvous import first_node
 TWO_NODES = ["--nodes=2", "--ntasks-per-node=1"]
 MIDDLE = 30
 """Updates after which a run is disturbed; none is saved before by itself."""
+pytestmark = pytest.mark.timeout(1200)  # starts that wait for each other, on a machine that may be busy
 Flags = Callable[..., list[object]]
 
 
@@ -60,7 +61,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_update(cluster: Cluster, job: str, run: Path, update: int = MIDDLE) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 400
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < update:
         assert cluster.show(job)["JobState"] in ("PENDING", "CONFIGURING", "RUNNING")
         assert time.monotonic() < deadline
@@ -96,7 +97,7 @@ def test_a_warning_saves_and_queues_again_and_changes_nothing(cluster: Cluster, 
     job = cluster.submit(TWO_NODES, flags("slurm"), tmp_path / "log.txt")
     wait_for_update(cluster, job, run)
     cluster.run("scancel", "--signal=USR1", "--batch", job)
-    cluster.start_now(job)
+    cluster.restart_now(job)
     shown = cluster.wait(job, "COMPLETED")
     assert (shown["Restarts"], shown["ExitCode"]) == ("1", "0:0")
     (record,) = lines(run / "requeues.jsonl")
@@ -106,13 +107,12 @@ def test_a_warning_saves_and_queues_again_and_changes_nothing(cluster: Cluster, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_job_out_of_time_goes_on_where_it_was(cluster: Cluster, flags: Flags, tmp_path: Path) -> None:
     run = tmp_path / "slurm"
     limits = ["--time=2", "--signal=B:USR1@60"]  # comes 30 to 60 s after the start: SLURM looks twice a minute
     job = cluster.submit(TWO_NODES + limits, flags("slurm", max_updates=4000), tmp_path / "log.txt")
-    cluster.start_now(job, TimeLimit=30)
-    shown = cluster.wait(job, "COMPLETED", timeout=400)
+    cluster.restart_now(job, TimeLimit=30)
+    shown = cluster.wait(job, "COMPLETED")
     assert (shown["Restarts"], shown["ExitCode"]) == ("1", "0:0")
     assert [record["end"] for record in lines(run / "attempts.jsonl") if "end" in record] == ["PREEMPTED", "FINISHED"]
     check_equal_to_an_undisturbed_run(run, flags("undisturbed", max_updates=4000))
@@ -138,7 +138,6 @@ def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Cluster, flags: Flag
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_killed_rank_costs_the_updates_since_the_last_checkpoint(
     cluster: Cluster, flags: Flags, tmp_path: Path
 ) -> None:
@@ -146,7 +145,7 @@ def test_a_killed_rank_costs_the_updates_since_the_last_checkpoint(
     job = cluster.submit(TWO_NODES, flags("slurm", checkpoint_every=50), tmp_path / "log.txt")
     wait_for_update(cluster, job, run, 120)
     os.kill(json.loads((run / "heartbeats/rank_001.json").read_text())["pid"], signal.SIGKILL)
-    cluster.start_now(job)
+    cluster.restart_now(job)
     shown = cluster.wait(job, "COMPLETED")
     assert (shown["Restarts"], shown["ExitCode"]) == ("1", "0:0")
     (record,) = lines(run / "requeues.jsonl")
@@ -156,13 +155,15 @@ def test_a_killed_rank_costs_the_updates_since_the_last_checkpoint(
 
 
 def test_a_job_without_progress_is_not_queued_for_ever(cluster: Cluster, flags: Flags, tmp_path: Path) -> None:
-    """One second is over before training begins, every time."""
+    """A broken installation: Python ends with 1 as soon as torch is imported, every time."""
     run = tmp_path / "slurm"
-    job = cluster.submit(TWO_NODES, flags("slurm", stop_after="00:00:01"), tmp_path / "log.txt")
-    for _ in range(2):
-        cluster.start_now(job)
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    options = [*TWO_NODES, f"--export=ALL,PYTHONPATH={tmp_path}"]
+    job = cluster.submit(options, flags("slurm"), tmp_path / "log.txt")
+    for restart in (1, 2):
+        cluster.restart_now(job, restart)
     shown = cluster.wait(job, "FAILED")
-    assert (shown["Restarts"], shown["ExitCode"]) == ("2", "75:0")
+    assert (shown["Restarts"], shown["ExitCode"]) == ("2", "1:0")
     records = lines(run / "requeues.jsonl")
     assert [(record["restart"], record["progress"]) for record in records] == [(0, False), (1, False), (2, False)]
     assert "3 starts in a row made no new checkpoint after 'none'" in (tmp_path / "log.txt").read_text()
