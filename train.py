@@ -49,12 +49,14 @@ from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
+from training.watchdog import limited
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
-    ranks = start_ranks()
+    with limited("meeting the other ranks", config.run.hang_timeout):
+        ranks = start_ranks()
     num_ranks = config.run.plan or ranks.num_ranks
     ds, loader, inputs = read_inputs(config, ranks, num_ranks)
     work = Workload(inputs, ds, config.objective, config.data, config.run, num_ranks, ranks.device)

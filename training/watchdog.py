@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -105,6 +106,30 @@ class Watchdog:
         self.before_end()
         time.sleep(_FOR_OTHERS)
         os._exit(ExitCode.HANG)
+
+
+@contextmanager
+def limited(what: str, seconds: float) -> Iterator[None]:
+    """Ends the process with HANG, and stacks on stderr, when its body takes longer: before there is a run folder to watch.
+
+    Seconds in which this process was itself stopped do not count.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        left = seconds
+        while not is_over.wait(_TICK):
+            left -= _TICK
+            if left < 0:
+                faulthandler.dump_traceback(all_threads=True)
+                tell(f"error: {what} takes more than {seconds:.0f} s (--hang_timeout)", sys.stderr)
+                os._exit(ExitCode.HANG)
+
+    threading.Thread(target=watch, name="limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def _others(folder: Path, rank: int) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def judge(cell: Cell, outcome: Outcome) -> None:
     allowed = cell.codes()
     assert set(outcome.rank_codes.values()) <= allowed, f"{allowed} allowed: {said}"
     assert ExitCode.FINISHED not in outcome.rank_codes.values(), said
-    if cell.signal == "SIGSTOP" and not cell.is_before_training:
+    if cell.signal == "SIGSTOP":
         assert ExitCode.HANG in outcome.rank_codes.values(), said
     assert outcome.launcher_code != 0, said
 
