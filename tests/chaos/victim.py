@@ -133,11 +133,6 @@ def begin(original: Callable[..., Any], checkpoints: Any, state: dict[str, Any],
     return original(checkpoints, state, *args, **more)
 
 
-def write_tensors(original: Callable[..., Any], path: Path, *args: Any) -> Any:
-    FAULT_HERE.reach("writer", update_of(path))
-    return original(path, *args)
-
-
 def refuse_spike(original: Callable[..., Any], run: Any, loss: Any, micro_batch: int) -> Any:
     if micro_batch == 2:  # the gradients of the first are there
         FAULT_HERE.reach("accumulation", run.update)
@@ -158,6 +153,7 @@ def write_blocks(original: Callable[..., Any], path: Path, blocks: Iterable[Any]
                 FAULT_HERE.reach("save", update_of(path))
             yield block
 
+    FAULT_HERE.reach("writer", update_of(path))
     return original(path, halfway())
 
 
@@ -166,12 +162,10 @@ def arm() -> None:
     import trainer
     import training.checkpoint
     import training.distributed
-    import training.tensor_file
 
     wrap(training.distributed, "start_ranks", start_ranks)
     wrap(trainer, "start_engine", start_engine)
-    wrap(training.tensor_file, "write_blocks", write_blocks)
-    wrap(training.checkpoint, "write_tensors", write_tensors)
+    wrap(training.checkpoint, "write_blocks", write_blocks)
     wrap(training.checkpoint.Checkpoints, "begin", begin)
     wrap(trainer, "refuse_spike", refuse_spike)
     for around in (losses, beating, advance):
