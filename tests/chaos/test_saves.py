@@ -14,8 +14,8 @@ from training.lifecycle import ExitCode
 from training.manifest import read_manifest
 
 UPDATES, SAVES = 6, 3
-NAMES = "rename,renameat,renameat2"
-QUICK = {("begin", NAMES): 2, ("writer", "fsync"): 1}
+CALLS = ("fsync", "write", "rename")
+QUICK = {("begin", "rename"): 2, ("writer", "fsync"): 1}
 """Calls that are killed in the ordinary suite, by their number."""
 
 
@@ -51,7 +51,7 @@ def traced(flags: list[object], notes: Path, where: str, update: int, injection:
     return outcome, "(INJECTED)" in log.read_text() or "+++ killed by SIGKILL" in log.read_text()
 
 
-@pytest.mark.parametrize(("where", "calls"), [(w, c) for w in ("begin", "writer") for c in ("fsync", "write", NAMES)])
+@pytest.mark.parametrize(("where", "calls"), [(w, c) for w in ("begin", "writer") for c in CALLS])
 @pytest.mark.matrix
 def test_killed_at_every_call(where: str, calls: str, alone: Proof, record: Record, tmp_path: Path) -> None:
     """From the begin of the last save to the end of the run, which also writes the student."""
@@ -63,7 +63,7 @@ def test_killed_at_every_call(where: str, calls: str, alone: Proof, record: Reco
         resumed_from.append(update)
     else:
         raise AssertionError("no end of calls")
-    if calls == NAMES and where == "writer":
+    if calls == "rename" and where == "writer":
         assert not resumed_from  # it renames nothing
         return
     assert resumed_from
@@ -72,7 +72,7 @@ def test_killed_at_every_call(where: str, calls: str, alone: Proof, record: Reco
     kept = f"{resumed_from.count(SAVES)} times the checkpoint before, {resumed_from.count(UPDATES)} times the new one"
     what = "main thread, to the end of the run" if where == "begin" else "writing thread"
     record(
-        f"SIGKILL at each {calls.split(',')[0]} of a save ({what}), {len(resumed_from)} starts, python",
+        f"SIGKILL at each {calls} of a save ({what}), {len(resumed_from)} starts, python",
         f"{kept}; each resumed or as one resumed",
         -9,
         f"<= {SAVES}",
@@ -107,7 +107,7 @@ def kill_at(where: str, calls: str, number: int, alone: Proof, folder: Path) -> 
         ("fsync", "writer", "error=EIO:when=1"),
         ("fsync", "begin", "error=EIO:when=2"),
         ("write", "writer", "error=ENOSPC:when=3"),
-        (NAMES, "begin", "error=EIO:when=1"),
+        ("rename", "begin", "error=EIO:when=1"),
     ],
 )
 def test_a_failed_save_costs_a_warning(
@@ -120,7 +120,7 @@ def test_a_failed_save_costs_a_warning(
     assert f"the checkpoint of update {SAVES} could not be written" in outcome.output
     assert [path.name for path in (run / "checkpoints").iterdir() if path.is_dir()] == [f"update-{UPDATES:08d}"]
     assert read_manifest(run / f"checkpoints/update-{UPDATES:08d}").update == UPDATES
-    name = f"{injection.split(':')[0].removeprefix('error=')} of {calls.split(',')[0]} in a save ({where}), python"
+    name = f"{injection.split(':')[0].removeprefix('error=')} of {calls} in a save ({where}), python"
     record(name, "a warning; training goes on, the next save is whole", outcome.launcher_code, 0)
 
 
