@@ -156,7 +156,7 @@ def test_a_full_disk(alone: Proof, small_disk: Path, record: Record, tmp_path: P
     assert outcome.launcher_code == ExitCode.SAVE_FAILED, outcome.output[-3000:]
     assert "No space left on device" in outcome.output
     lost = alone.lost(run)
-    assert lost == 2
+    assert 2 <= lost <= 4  # a save is found to have failed up to an update later
     subprocess.run(["mount", "-o", "remount,size=1G", str(small_disk)], check=True)
     alone.resume(run, "python")
     record("checkpoints on a full disk (tmpfs), python", "exit 4, resumed with room", outcome.launcher_code, lost)
