@@ -9,6 +9,7 @@ Precision, batch sizes, clipping, optimizer and learning rate are set in the Dee
 import dataclasses
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,6 +71,7 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     try:
         open_attempt(attempts, config.run.max_crashes, ranks)
         trainer = Trainer(config, ds, inputs, ranks, folder=folder, lock=lock, stop=stop)
+        trainer.watchdog.before_end = partial(end_attempt, attempts, ExitCode.HANG, trainer)
         if attempts:
             attempts.begin(trainer.update, ranks.num_ranks)
         introduce(trainer, teacher_figures)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import shutil
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +10,7 @@ import torch
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
 from data.config import DataConfig
 from evaluation.heldout import evaluate
+from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
 from model.config import ObjectiveConfig
@@ -19,27 +18,25 @@ from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from planning import update_flops
+from run_state import describe_state, find_resumable, restore, versions
 from training.agreement import check_weights
-from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
+from training.checkpoint import Checkpoints
 from training.config import RunConfig
 from training.distributed import Ranks, agree, largest, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
 from training.engine import backward, master_weights, optimizer_figures, start_engine
-from training.lifecycle import DivergedError, ExitCode, StopRequest, tell
+from training.lifecycle import ExitCode, StopRequest
 from training.metrics import measure_gemm_peak
 from training.out_of_memory import Rearrangement, is_out_of_memory
-from training.poison import Poison, SpikeRule, write_incident
+from training.poison import Poison, SpikeRule
 from training.prefetch import on_device
 from training.profile import WARM_UP, Profiler
 from training.report import Report
 from training.run_folder import RunFolder, describe
 from training.run_lock import RunLock
-from training.state import engine_scalars, engine_tensors, generators, restore_engine, restore_generators
-from training.tensor_file import SavedParts
+from training.state import engine_tensors, generators
 from training.watchdog import Watchdog
 
-DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
-"""Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 COMPONENTS = ("distillation", "mlm", "cosine")
 
 
@@ -83,7 +80,7 @@ class Trainer:
         self.skipped_in_a_row, self.rewinds, self.spike = 0, 0, ""
         self.best: dict[str, float] = {}
         self.log: RunFolder | None = None
-        found = agree(ranks, self.find_checkpoint) if config.run.resume else None
+        found = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
         self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[ds.precision])
         self.engine = start_engine(inputs.student, ds, self.num_updates, config.run.warmup_share)
         self.model: MaskedLanguageModel = self.engine.module
@@ -97,7 +94,7 @@ class Trainer:
         torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
         self.resumed = found
         if found is not None:
-            agree(ranks, lambda: self.restore(found))
+            agree(ranks, lambda: restore(self, found))
         self.open_log()
         self.checkpoints = Checkpoints(
             folder / "checkpoints",
@@ -178,7 +175,7 @@ class Trainer:
                 if self.is_due(self.config.run.log_every):
                     self.log_metrics(loader.wait_seconds)
                 if self.skipped_in_a_row >= self.config.run.max_skipped_updates:
-                    self.rewind()
+                    rewind(self)
                     return False
                 if self.is_due(self.config.run.eval_every):
                     self.evaluate()
@@ -197,7 +194,7 @@ class Trainer:
             self.report.add(losses._asdict())
             self.poison.add(batch.sequence_ids.tolist(), losses.total)
             with self.parts("backward"):
-                backward(self.engine, self.refuse_spike(losses.total, number))
+                backward(self.engine, refuse_spike(self, losses.total, number))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 self.rearrangement.announce(error)
@@ -229,7 +226,7 @@ class Trainer:
         self.report.count_update(window.attended, update_flops(window, self.inputs, self.config.objective), is_applied)
         self.skipped_in_a_row = 0 if is_applied else self.skipped_in_a_row + 1
         if not is_applied:
-            self.record_incident(window)
+            record_incident(self, window)
         self.poison.forget()
         self.settle()
         if self.profiler:
@@ -251,72 +248,6 @@ class Trainer:
             self.say(f"stopping after update {self.update}: {self.stop.reason or 'another rank was asked to'}")
             return True
         return False
-
-    # -- updates that must not be made --
-
-    def refuse_spike(self, loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
-        """The loss to go backward from; NaN in an update whose loss has jumped, so that every rank skips it."""
-        self.spike = ""
-        if not self.spikes.factor or micro_batch < self.ds.micro_batches_per_update:
-            return loss
-        whole = float(sum_over_ranks(self.report.sums.update_so_far()[:1]))
-        if not self.spikes.is_spike(whole):
-            return loss
-        self.spike = f"its loss of {whole:.4g} is more than {self.spikes.factor:g} times the mean of the last updates"
-        return loss * torch.nan
-
-    def record_incident(self, window: Window) -> None:
-        """Which sequences on which rank; a 16-bit overflow that only lowers the loss scale is none."""
-        found = self.poison.report()
-        if self.spike:
-            found = []
-        elif self.ds.precision == "fp16" and all(entry["what"] == "gradients" for entry in found):
-            return
-        if not self.log:
-            return
-        reason = self.spike or "its loss or gradients are not finite"
-        incident = {
-            "update": self.update,
-            "window": self.windows.position(self.update - 1),
-            "reason": reason,
-            "micro_batches": found,
-            "sequence_ids": window.sequence_ids.tolist(),
-        }
-        where = ", ".join(f"rank {entry['rank']} micro-batch {entry['micro_batch'] + 1}" for entry in found[:3])
-        try:
-            path = f"see {write_incident(self.folder / 'incidents', incident)}"
-        except OSError as error:
-            path = f"and its sequences could not be recorded: {error}"
-        self.say(f"warning: update {self.update} is skipped: {reason}{f' ({where})' if where else ''}; {path}")
-
-    def rewind(self) -> None:
-        """Back to the last checkpoint, to go on without what was trained on since the first skipped update.
-
-        Errors: DivergedError where that is not allowed, or no more, or there is no checkpoint.
-        """
-        self.checkpoints.finish()
-        allowed = self.config.run.rewinds
-        diverged = (
-            f"{self.skipped_in_a_row} updates in a row, up to {self.update}, were skipped: the loss had jumped, or it or "
-            "its gradients were not finite; checkpoints are untouched. Lower the learning rate, or resume from an "
-            "earlier one"
-        )
-        if self.rewinds >= allowed:
-            raise DivergedError(
-                f"{diverged}. --rewinds {allowed} does not allow to go back to the last checkpoint (again)"
-            )
-        harmful = [self.windows.position(update) for update in range(self.update - self.skipped_in_a_row, self.update)]
-        left_out, rewinds = sorted({*self.windows.left_out, *harmful}), self.rewinds + 1
-        checkpoint = find_checkpoint(self.checkpoints.folder, self.ranks, self.say)
-        if checkpoint is None:
-            raise DivergedError(f"{diverged}. There is no checkpoint to go back to")
-        self.restore(checkpoint)
-        self.windows.left_out, self.rewinds, self.skipped_in_a_row = tuple(left_out), rewinds, 0
-        self.settle()
-        self.open_log()
-        self.say(
-            f"rewound to update {self.update}; windows {harmful[0]} to {harmful[-1]} are left out ({rewinds} of {allowed})"
-        )
 
     # -- what is kept --
 
@@ -354,7 +285,7 @@ class Trainer:
     def save_checkpoint(self) -> None:
         self.watchdog.beat("checkpoint", self.update)
         with self.report.clock.paused():
-            self.checkpoints.begin(self.state(), self.tensors())
+            self.checkpoints.begin(describe_state(self), self.tensors())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """This rank's part of what a checkpoint holds, at the end of the last update."""
@@ -371,7 +302,7 @@ class Trainer:
         if self.ranks.device.type == "cuda":
             self.settled.synchronize()
             torch.cuda.set_stream(torch.cuda.Stream(self.ranks.device))
-        return self.state(), self.tensors()
+        return describe_state(self), self.tensors()
 
     def save_student(self) -> None:
         """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
@@ -387,54 +318,6 @@ class Trainer:
             partial.rename(final)
         if self.best:
             self.say(f"best held-out loss: {self.best['eval_mlm_loss']:.4f} at update {self.best['update']:.0f}")
-
-    def state(self) -> dict[str, Any]:
-        """What is alike on every rank and not a tensor."""
-        return {
-            "update": self.update,
-            "tokens": self.tokens,
-            "num_ranks": self.ranks.num_ranks,
-            "sequences_per_micro_batch": self.ds.sequences_per_micro_batch,
-            "updates_in_sums": self.report.sums.updates,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "left_out": list(self.windows.left_out),
-            "rewinds": self.rewinds,
-            "last_losses": list(self.spikes.losses),
-            "best": self.best,
-            "engine": engine_scalars(self.engine),
-            "identity": self.identity(),
-            "versions": versions(),
-        }
-
-    def find_checkpoint(self) -> Verified | None:
-        """
-        Errors: ValueError where none of those that exist can be continued.
-        """
-        say = partial(tell, stream=sys.stdout) if self.ranks.is_first else lambda line: None
-        found = find_checkpoint(self.folder / "checkpoints", self.ranks, say)
-        if found is None:
-            say(f"--resume: {self.folder} has no checkpoint yet, starting at update 0")
-            return None
-        check_identity(found, self.identity())
-        return found
-
-    def restore(self, checkpoint: Verified) -> None:
-        """This rank's part of a checkpoint, whatever number of ranks saved it."""
-        state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
-        restore_engine(self.engine, saved, state["engine"])
-        self.update, self.tokens = state["update"], state["tokens"]
-        self.skipped_in_a_row, self.rewinds, self.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
-        self.windows.left_out = tuple(state["left_out"])
-        self.spikes.losses.extend(state["last_losses"])
-        rank, num_ranks = self.ranks.rank, self.ranks.num_ranks
-        if state["num_ranks"] == num_ranks:
-            restore_generators(self.ranks.device, lambda name: saved.of_rank(rank, name))
-            losses = saved.of_rank(rank, "losses")
-        else:
-            torch.manual_seed((self.config.run.seed * 100_003 + rank) * 1_000_003 + self.update)
-            shares = [saved.of_rank(old, "losses") for old in range(state["num_ranks"])]
-            losses = sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0])
-        self.report.sums.restore(losses, state["updates_in_sums"])
 
     def open_log(self) -> None:
         """The run folder's records, from `update` on."""
@@ -469,32 +352,11 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.close()
+        self.checkpoints.close()
         if self.log:
             self.log.close()
-
-    def identity(self) -> dict[str, Any]:
-        """What a resumed run must share with the one it continues."""
-        return {
-            "corpus": self.inputs.corpus.sha256,
-            "num_sequences": self.inputs.corpus.num_sequences,
-            "sequences_per_update": self.ds.sequences_per_update,
-            "num_updates": self.num_updates,
-            "seed": self.config.run.seed,
-            "max_length": self.config.data.max_length,
-            "mask_probability": self.config.data.mask_probability,
-            "mask_smoothing": self.config.data.mask_smoothing,
-            "student": dataclasses.asdict(self.inputs.student.config),
-            "objective": dataclasses.asdict(self.config.objective),
-            "teacher": self.inputs.teacher_sha256,
-            "warmup_share": self.config.run.warmup_share,
-            "ds_config": {key: self.ds.raw.get(key) for key in DECIDES_AN_UPDATE},
-        }
 
     def describe_config(self) -> dict[str, Any]:
         assert dataclasses.is_dataclass(self.config)
         flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
         return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    return {name: sys.modules[name].__version__ for name in ("torch", "deepspeed")}

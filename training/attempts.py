@@ -25,6 +25,7 @@ class Attempts:
 
     folder: Path
     number: int = 0
+    has_ended: bool = False
 
     @property
     def path(self) -> Path:
@@ -34,6 +35,10 @@ class Attempts:
         self._append({"attempt": self.number, "start_update": start_update, "num_ranks": num_ranks})
 
     def end(self, code: ExitCode, update: int) -> None:
+        """The first end counts: what follows a hang follows from it."""
+        if self.has_ended:
+            return
+        self.has_ended = True
         self._append({"attempt": self.number, "end": code.name, "exit_code": int(code), "update": update})
 
     def open(self, max_crashes: int) -> None:

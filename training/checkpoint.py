@@ -26,10 +26,10 @@ from torch import Tensor
 
 from training.distributed import Ranks, from_first, gather_objects
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, read_facts, rename, write_blocks, write_json
+from training.files import FileFacts, reads_back, rename, write_blocks, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
-from training.tensor_file import write_tensors
+from training.tensor_file import as_blocks
 
 _FOLDER = re.compile(r"update-([0-9]{8,})")
 
@@ -85,17 +85,18 @@ class _Writer:
     def run(self) -> None:
         """Now. What goes wrong is kept in `problem`."""
         try:
-            name = rank_file(self._rank)
-            self._keep(name, write_tensors(self._folder / name, self._tensors))
+            self._write(rank_file(self._rank), as_blocks(self._tensors))
             if self._state is not None:
-                self._keep(STATE, write_blocks(self._folder / STATE, [json.dumps(self._state, indent=1).encode()]))
+                self._write(STATE, [json.dumps(self._state, indent=1).encode()])
         except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
             self.problem = f"{type(error).__name__}: {error}"
 
-    def _keep(self, name: str, written: FileFacts) -> None:
-        if read_facts(self._folder / name) != written:
-            raise OSError(f"{self._folder / name} does not read back as it was written")
-        self.facts[name] = written
+    def _write(self, name: str, blocks: list[Any]) -> None:
+        path = self._folder / name
+        facts = write_blocks(path, blocks)
+        if not reads_back(path, blocks):
+            raise OSError(f"{path} does not read back as it was written")
+        self.facts[name] = facts
 
 
 @dataclass
@@ -213,27 +214,27 @@ class Checkpoints:
 
     def _commit(self, staging: Path, manifest: Manifest) -> str:
         """Rank 0: from a staged folder to a checkpoint; the reason if that failed."""
-        final = self.folder / f"update-{manifest.update:08d}"
+        final, replaced = self.folder / f"update-{manifest.update:08d}", list[Path]()
         try:
             self.before()
             write_manifest(staging, manifest)
             if final.exists():  # skipped when loading because it is damaged
-                rename(final, final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial"))
+                replaced.append(final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial"))
+                rename(final, replaced[0])
             rename(staging, final)
             if read_manifest(final) != manifest:
                 return f"{final} does not read back as it was written"
             write_json(self.folder / "latest.json", {"checkpoint": final.name})
         except (OSError, DamagedError) as error:
             return str(error)
-        self._prune(manifest.update)
+        self._prune(manifest.update, replaced)
         return ""
 
-    def _prune(self, update: int) -> None:
-        """Rank 0: all but the newest `keep` up to `update`; renamed first, so that none is ever half there.
+    def _prune(self, update: int, outdated: list[Path]) -> None:
+        """Rank 0: `outdated`, and all but the newest `keep` up to `update`; renamed first, so that none is ever half there.
 
         A newer one did not verify when the run was resumed; it goes when its update is saved again.
         """
-        outdated = []
         for old in [path for path in checkpoint_folders(self.folder) if _update_of(path) <= update][self.keep :]:
             doomed = old.with_name(f"{old.name}.{uuid.uuid4().hex[:8]}.partial")
             try:
@@ -250,6 +251,11 @@ class Checkpoints:
             self._cleaner.join()
         self._cleaner = threading.Thread(target=_remove_all, args=(folders,), name="cleaner", daemon=True)
         self._cleaner.start()
+
+    def close(self) -> None:
+        """Wait until what is outdated is gone: nobody may start this run again and clean up."""
+        if self._cleaner is not None:
+            self._cleaner.join()
 
     def _fail(self, update: int, problem: str) -> None:
         self._failures += 1

@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def parse_manifest(record: Any, where: str) -> Manifest:
     """Errors: DamagedError naming `where` and the field."""
-    if not isinstance(record, dict) or record.get("version") != VERSION:
+    if not isinstance(record, dict) or type(record.get("version")) is not int or record["version"] != VERSION:
         raise DamagedError(f"{where}: not a manifest of version {VERSION}")
     checksum = record.pop("sha256", None)
     if checksum != _checksum(record):
@@ -69,6 +69,8 @@ def parse_manifest(record: Any, where: str) -> Manifest:
     update, num_ranks, listed = record.get("update"), record.get("num_ranks"), record.get("files")
     if type(update) is not int or type(num_ranks) is not int or not isinstance(listed, dict):
         raise DamagedError(f"{where}: update, num_ranks or files is missing")
+    if not 0 <= update < 2**62 or num_ranks != len(listed) - 1 or num_ranks < 1:
+        raise DamagedError(f"{where}: update {update} of {num_ranks} ranks with {len(listed)} files is none of ours")
     files = {}
     for name, facts in listed.items():
         # A name decides which file is opened: nothing that could leave the folder is one.

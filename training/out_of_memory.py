@@ -93,10 +93,8 @@ class Rearrangement:
     def inside_update(self) -> Iterator[None]:
         """Forward and backward passes: the main thread's state is that of the end of the last update."""
         self._between_updates.release()
-        try:
-            yield
-        finally:
-            self._between_updates.acquire()
+        yield  # after an error the main thread never trains again, so what it was stays readable
+        self._between_updates.acquire()
 
     def announce(self, error: BaseException) -> NoReturn:
         """The rank that ran out of memory, in its main thread."""

@@ -64,6 +64,11 @@ class SpikeRule:
         self.factor = factor
         self.losses: deque[float] = deque(maxlen=_REMEMBERED)
 
+    def remember(self, losses: list[float]) -> None:
+        """Those of the last updates, and no others."""
+        self.losses.clear()
+        self.losses.extend(losses)
+
     def is_spike(self, loss: float) -> bool:
         """`loss` of an update over all ranks; remembered if it is none."""
         if not math.isfinite(loss):

@@ -37,6 +37,8 @@ class Watchdog:
         self._phase, self._update, self._moved = "start", 0, time.monotonic()
         self._stacks: TextIO | None = None
         self.each_tick: Callable[[], None] = lambda: None
+        self.before_end: Callable[[], None] = lambda: None
+        """Called in the thread once it has said why it ends the process."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -100,6 +102,7 @@ class Watchdog:
             f"(--hang_timeout {self.timeout:.0f}). Stacks are in {self._folder / 'stacks'}{seen}",
             sys.stderr,
         )
+        self.before_end()
         time.sleep(_FOR_OTHERS)
         os._exit(ExitCode.HANG)
 

@@ -19,6 +19,7 @@ from data.windows import UpdateWindows
 from tests.data.helpers import VOCAB_SIZE, documents_of, random_documents, small_tokenizer, write_corpus
 from tests.fuzz.target import Folder, Target, pack, unpack
 
+_ENDS = (".idx", ".bin", ".json", ".token_counts.npy")
 _MAX_LENGTH = 7
 _MOST_TOKENS = 5_000  # of an input that is read whole: overlapping documents can claim any number
 
@@ -56,23 +57,22 @@ class CorpusFiles:
     """A folder with a corpus in it, whose files an input replaces."""
 
     def __init__(self) -> None:
-        self.folder = Folder()
+        self.folder = Folder("corpus")
         self.prefix = self.folder.path / "x"
         write_corpus(self.prefix, [*random_documents(6, longest=12), np.empty(0, dtype=np.int64)])
-        # A good tokenizer outside the corpus's folder, and a link to it inside.
-        self.outside = Folder()
-        small_tokenizer().save(self.outside.path / "tokenizer")
-        (self.folder.path / "link").symlink_to(self.outside.path / "tokenizer")
-        self.files = {
-            end: Path(f"{self.prefix}{end}").read_bytes() for end in (".idx", ".bin", ".json", ".token_counts.npy")
-        }
+        # The right tokenizer outside the corpus's folder, and a link to it inside: what PREFIX.json must not reach.
+        outside = self.folder.path.parent / "x.tokenizer"
+        small_tokenizer().save(outside)
+        (self.folder.path / "link").symlink_to(outside)
+        self.files = {end: Path(f"{self.prefix}{end}").read_bytes() for end in _ENDS}
 
     def run(self, data: bytes) -> bool:
         """A corpus: one byte that says what is made consistent again after the damage, then its four files."""
         repairs, idx, tokens, sidecar, counts = unpack(data, 5)
         documents = documents_by_hand(idx, tokens)
         sidecar = _repaired(sidecar, idx, tokens, documents, repairs[0] if repairs else 0)
-        self.write(idx, tokens, sidecar, counts)
+        for end, content in zip(_ENDS, (idx, tokens, sidecar, counts), strict=True):
+            self.folder.write(f"x{end}", content)
         dataset = self.folder.attempt(lambda: IndexedDataset(self.prefix))
         if dataset is None:
             assert documents is None or sidecar or not (idx and tokens), "a good corpus was refused"
@@ -85,7 +85,7 @@ class CorpusFiles:
         assert documents_of(dataset) == [list(document) for document in documents]
         corpus = self.folder.attempt(lambda: Corpus(dataset, max_length=_MAX_LENGTH))
         if corpus is not None:
-            self.read(corpus, documents)
+            self.read(corpus, documents, counts)
         verified = self.folder.attempt(lambda: verify(self.prefix))
         if verified is not None:
             facts = json.loads(sidecar)
@@ -96,11 +96,7 @@ class CorpusFiles:
             assert np.array_equal(np.bincount(stored, minlength=VOCAB_SIZE), dataset.token_counts())
         return True
 
-    def write(self, idx: bytes, tokens: bytes, sidecar: bytes, counts: bytes) -> None:
-        for end, content in ((".idx", idx), (".bin", tokens), (".json", sidecar), (".token_counts.npy", counts)):
-            self.folder.write(f"x{end}", content)
-
-    def read(self, corpus: Corpus, documents: list[tuple[int, ...]]) -> None:
+    def read(self, corpus: Corpus, documents: list[tuple[int, ...]], counts: bytes) -> None:
         """What training reads, against the documents cut by hand."""
         piece = _MAX_LENGTH - 2
         pieces = [document[at : at + piece] for document in documents for at in range(0, len(document), piece)]
@@ -112,6 +108,10 @@ class CorpusFiles:
         is_readable = all(0 <= token < corpus.vocab_size for tokens in pieces for token in tokens)
         assert (packed is not None) == is_readable
         masker = self.folder.attempt(lambda: corpus.masker(seed=1, probability=0.15, smoothing=0.7))
+        if masker is not None:
+            counted = np.frombuffer(counts[-8 * corpus.vocab_size :], dtype="<i8").tolist()
+            assert min(counted) >= 0
+            assert sum(counted) == sum(map(len, documents))
         if packed is None:
             return
         facts = corpus.tokenizer
@@ -122,9 +122,28 @@ class CorpusFiles:
             assert np.array_equal(packed[0][positions], labels)
 
     def seeds(self) -> list[bytes]:
-        files = [self.files[end] for end in (".idx", ".bin", ".json", ".token_counts.npy")]
-        by_others = [*files[:2], b"", b""]
-        return [pack([bytes([repairs]), *files]) for repairs in (0, 3)] + [pack([b"\x00", *by_others])]
+        """As prepare leaves it, and with two stored sequences to a document; with PREFIX.json and without, as others do."""
+        idx, tokens, sidecar, counts = (self.files[end] for end in _ENDS)
+        split = _index_of_halves(documents_by_hand(idx, tokens) or [], code=8)
+        wide = _index_of_halves(documents_by_hand(idx, tokens) or [], code=4)
+        wide_tokens = np.frombuffer(tokens, dtype="<u2").astype("<i4").tobytes()
+        complete = [pack([bytes([repairs]), idx, tokens, sidecar, counts]) for repairs in (0, 3)]
+        complete.append(pack([b"\x03", split, tokens, sidecar, counts]))
+        by_others = ((idx, tokens), (split, tokens), (wide, wide_tokens))
+        return complete + [pack([b"\x00", *files, b"", b""]) for files in by_others]
+
+
+def _index_of_halves(documents: list[tuple[int, ...]], code: int) -> bytes:
+    """The .idx of documents that lie end to end, each but the empty ones stored as two sequences."""
+    lengths, indices = [], [0]
+    for document in documents:
+        lengths += [len(document) // 2, len(document) - len(document) // 2] if document else []
+        indices.append(len(lengths))
+    width = {4: 4, 8: 2}[code]
+    pointers = [width * sum(lengths[:number]) for number in range(len(lengths))]
+    header = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code, len(lengths), len(indices))
+    layout = f"<{len(lengths)}i{len(lengths)}q{len(indices)}q"
+    return header + struct.pack(layout, *lengths, *pointers, *indices)
 
 
 def _repaired(sidecar: bytes, idx: bytes, tokens: bytes, documents: list | None, repairs: int) -> bytes:

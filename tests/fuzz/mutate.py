@@ -32,6 +32,21 @@ _JSON_VALUES = [
     "[0,0]", "[-1]", "[[1]]", "[1e999]", '{"a":1}', '{"a":NaN}', "[" * 900 + "]" * 900, "[" * 100_000,
     '{"a":' * 900 + "1" + "}" * 900,
 ]  # fmt: skip
+_TEXTS = [
+    "",
+    ".",
+    "..",
+    "link",
+    "../x.tokenizer",
+    "/etc",
+    "x/y",
+    "\ud800",
+    "a\nb",
+    "x.tokenizer",
+    "[CLS]",
+    "uint16",
+    "int32",
+]
 _PLACEHOLDER = "\u0001here"
 
 
@@ -68,7 +83,9 @@ def _mutate_bytes(random: Random, data: bytes) -> bytes:
         width = random.choice((1, 2, 4, 8))
         if random.random() < 0.7:
             at = random.choice((0, 9, 17, 18, 26)) if random.random() < 0.4 else 34 + 4 * random.randrange(40)
-        value = random.choice(_EXTREMES) if random.random() < 0.5 else random.randrange(64)
+        before = int.from_bytes(content[at : at + width], "little")
+        near = before + random.choice((-4, -2, -1, 1, 2, 4))
+        value = random.choice((random.choice(_EXTREMES), random.randrange(64), near, near))
         content[at : at + width] = (value % 256**width).to_bytes(width, "little")
     return bytes(content)
 
@@ -81,8 +98,10 @@ def _mutate_json(random: Random, data: bytes) -> bytes | None:
     if not places:
         return None
     holder, key = places[random.randrange(len(places))]
-    kind = random.randrange(8)
-    if kind == 0:
+    kind = random.randrange(9)
+    if kind == 8 and isinstance(holder, list):
+        holder.insert(key, random.choice((-1, 0, 5, 119, 120, 2**31, 2**63, "a", None)))
+    elif kind == 0:
         del holder[key]
     elif kind == 1 and isinstance(holder, dict):
         holder[random.choice(("", "version", "size", "a", "content"))] = holder.pop(key)
@@ -94,8 +113,10 @@ def _mutate_json(random: Random, data: bytes) -> bytes | None:
         holder[key] = _PLACEHOLDER
         return json.dumps(document).replace(json.dumps(_PLACEHOLDER), f"{text}, {json.dumps(key)}: {text}").encode()
     else:
+        value = random.choice(_JSON_VALUES) if random.random() < 0.6 else str(random.randrange(-2, 300))
+        if isinstance(holder[key], str) and random.random() < 0.5:
+            value = json.dumps(random.choice(_TEXTS))
         holder[key] = _PLACEHOLDER
-        value = random.choice(_JSON_VALUES) if random.random() < 0.8 else str(random.randrange(-2, 300))
         return json.dumps(document).replace(json.dumps(_PLACEHOLDER), value).encode()
     return json.dumps(document).encode()
 

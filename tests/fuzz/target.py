@@ -36,10 +36,11 @@ class Target:
 class Folder:
     """A folder in memory for the files of one input; a file is written only when it changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         shared = Path("/dev/shm")
         self._owner = tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
-        self.path = Path(self._owner.name)
+        self.path = Path(self._owner.name) / name
+        self.path.mkdir(exist_ok=True)
         self._written: dict[str, bytes] = {}
 
     def write(self, name: str, content: bytes) -> None:

@@ -79,17 +79,22 @@ class Cluster:
     def _start(self, *command: str) -> None:
         tied = ["setpriv", "--pdeathsig", "KILL", *command]
         with (self.folder / "daemons.log").open("ab") as log:
-            self.daemons.append(subprocess.Popen(tied, env=self.environment(), stdout=log, stderr=log))
+            self.daemons.append(
+                # not in the terminal's process group: after Ctrl-C they are still needed to cancel what runs
+                subprocess.Popen(tied, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            )
 
     def stop(self) -> None:
-        self.cancel_all()
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        try:
+            self.cancel_all()
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.terminate()
+                try:
+                    daemon.wait(20)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
 
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in environment().items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
@@ -112,7 +117,7 @@ class Cluster:
         """JobState, Reason, Restarts, ExitCode, ..."""
         return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "show", "job", "--oneliner", job)))
 
-    def wait(self, job: str, *states: str, timeout: float = 200) -> dict[str, str]:
+    def wait(self, job: str, *states: str, timeout: float = 500) -> dict[str, str]:
         """Until the job is in one of `states`; fails where it has ended in another."""
         deadline = time.monotonic() + timeout
         while (shown := self.show(job))["JobState"] not in states:
@@ -121,19 +126,20 @@ class Cluster:
             time.sleep(0.3)
         return shown
 
-    def start_now(self, job: str, **changes: object) -> None:
-        """A job that is queued again waits two minutes otherwise."""
-        self.wait(job, "PENDING")
-        self.run("scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items()))
+    def restart_now(self, job: str, restart: int = 1, **changes: object) -> None:
+        """A job that is queued again waits two minutes otherwise, counted from when its last process is gone."""
+        self._until(lambda: self.show(job)["Restarts"] == str(restart), f"restart {restart} of job {job}", timeout=500)
+        update = ["scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items())]
+        self._until(lambda: bool(self.run(*update)) or self.show(job)["JobState"] != "PENDING", f"start of job {job}")
 
     def cancel_all(self) -> None:
         self.run("scancel", "--user=root")
         self._until(lambda: not self.run("squeue", "-h").strip(), "an empty queue")
 
-    def _until(self, is_so: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    def _until(self, is_so: Callable[[], bool], what: str, timeout: float = 100) -> None:
         deadline = time.monotonic() + timeout
         while not is_so():
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{log}:\n{log.read_text()[-1500:]}" for log in sorted(self.folder.glob("*.log")))
                 raise TimeoutError(f"no {what} in {timeout:.0f} s\n{logs}")
-            time.sleep(0.2)
+            time.sleep(0.5)

@@ -1,8 +1,9 @@
 """train.py, whose rank 1 runs out of memory for real, once: in update 4 its address space is limited to what it has.
 
-usage: torchrun ... starving.py MARKER [train.py's flags]
+Started by any launcher in place of train.py, with its flags; STARVED names a file that is made when it happens.
 """
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from training.lifecycle import StopRequest
 
 STOP = StopRequest()
-MARKER = Path(sys.argv.pop(1))
+MARKER = Path(os.environ["STARVED"])
 resource.setrlimit(
     resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 )  # started anew, it may eat again

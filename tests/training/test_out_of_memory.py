@@ -25,13 +25,14 @@ def test_what_was_found_to_fit_is_for_that_configuration_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_out_of_memory_on_one_rank(launcher: str, toy: Toy, tmp_path: Path) -> None:
+def test_out_of_memory_on_one_rank(launcher: str, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout, so that the figures are equal to rounding; rank 0 is waiting for rank 1 when that runs out."""
+    monkeypatch.setenv("STARVED", str(tmp_path / "marker"))
     config = ds_config(tmp_path / "ds.json")
     common = {"dropout": 0.0, "log_every": 1, "max_updates": 8, "eval_every": 100, "checkpoint_every": 100}
     start = torchrun if launcher == "torchrun" else deepspeed
     arguments = flags(toy, config, tmp_path / "run", **common)[1:]
-    result = start(2, "tests/training/starving.py", tmp_path / "marker", *arguments)
+    result = start(2, "tests/training/starving.py", *arguments)
     assert (tmp_path / "marker").exists()
     assert result.returncode == 0, result.stdout[-4000:]
     said = [line for line in result.stdout.splitlines() if line.startswith("out of memory")]
@@ -47,10 +48,11 @@ def test_out_of_memory_on_one_rank(launcher: str, toy: Toy, tmp_path: Path) -> N
             assert line[name] == pytest.approx(reference[name], rel=2e-5), (line["update"], name)
 
 
-def test_one_sequence_that_does_not_fit_ends_the_run(toy: Toy, tmp_path: Path) -> None:
+def test_one_sequence_that_does_not_fit_ends_the_run(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARVED", str(tmp_path / "marker"))
     config = ds_config(tmp_path / "ds.json", train_micro_batch_size_per_gpu=1)
     arguments = flags(toy, config, tmp_path / "run", max_updates=8)[1:]
-    result = torchrun(2, "tests/training/starving.py", tmp_path / "marker", *arguments)
+    result = torchrun(2, "tests/training/starving.py", *arguments)
     assert result.returncode == 1
     assert "a micro-batch of 1 sequences cannot be made smaller".lower() in result.stdout.lower(), result.stdout[-3000:]
     assert run(["pgrep", "-f", str(tmp_path)]).stdout == ""

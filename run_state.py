@@ -1,0 +1,96 @@
+"""What a run must remember over a restart, putting it back, and which checkpoint may be continued."""
+
+import dataclasses
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.checkpoint import Verified, check_identity, find_checkpoint
+from training.lifecycle import tell
+from training.state import engine_scalars, restore_engine, restore_generators
+from training.tensor_file import SavedParts
+
+if TYPE_CHECKING:
+    from trainer import Trainer
+
+DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
+"""Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
+
+
+def describe_state(run: "Trainer") -> dict[str, Any]:
+    """What is alike on every rank and not a tensor, for JSON."""
+    return {
+        "update": run.update,
+        "tokens": run.tokens,
+        "num_ranks": run.ranks.num_ranks,
+        "sequences_per_micro_batch": run.ds.sequences_per_micro_batch,
+        "updates_in_sums": run.report.sums.updates,
+        "skipped_in_a_row": run.skipped_in_a_row,
+        "left_out": list(run.windows.left_out),
+        "rewinds": run.rewinds,
+        "last_losses": list(run.spikes.losses),
+        "best": run.best,
+        "engine": engine_scalars(run.engine),
+        "identity": identity(run),
+        "versions": versions(),
+    }
+
+
+def find_resumable(run: "Trainer") -> Verified | None:
+    """Together: the newest intact checkpoint, or None where the run has none yet.
+
+    Errors: ValueError where none of those that exist is intact, or the newest belongs to another run.
+    """
+    say = partial(tell, stream=sys.stdout) if run.ranks.is_first else lambda line: None
+    found = find_checkpoint(run.folder / "checkpoints", run.ranks, say)
+    if found is None:
+        say(f"--resume: {run.folder} has no checkpoint yet, starting at update 0")
+        return None
+    check_identity(found, identity(run))
+    return found
+
+
+def restore(run: "Trainer", checkpoint: Verified) -> None:
+    """Together: this rank's part of a checkpoint, whatever number of ranks saved it."""
+    state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
+    restore_engine(run.engine, saved, state["engine"])
+    run.update, run.tokens = state["update"], state["tokens"]
+    run.skipped_in_a_row, run.rewinds, run.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
+    run.windows.left_out = tuple(state["left_out"])
+    run.spikes.remember(state["last_losses"])
+    rank, num_ranks = run.ranks.rank, run.ranks.num_ranks
+    if state["num_ranks"] == num_ranks:
+        restore_generators(run.ranks.device, lambda name: saved.of_rank(rank, name))
+        losses = saved.of_rank(rank, "losses")
+    else:
+        torch.manual_seed((run.config.run.seed * 100_003 + rank) * 1_000_003 + run.update)
+        shares = [saved.of_rank(old, "losses") for old in range(state["num_ranks"])]
+        losses = sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0])
+    run.report.sums.restore(losses, state["updates_in_sums"])
+    run.settle()
+
+
+def identity(run: "Trainer") -> dict[str, Any]:
+    """What a resumed run must share with the one it continues."""
+    return {
+        "corpus": run.inputs.corpus.sha256,
+        "num_sequences": run.inputs.corpus.num_sequences,
+        "sequences_per_update": run.ds.sequences_per_update,
+        "num_updates": run.num_updates,
+        "seed": run.config.run.seed,
+        "max_length": run.config.data.max_length,
+        "mask_probability": run.config.data.mask_probability,
+        "mask_smoothing": run.config.data.mask_smoothing,
+        "student": dataclasses.asdict(run.inputs.student.config),
+        "objective": dataclasses.asdict(run.config.objective),
+        "teacher": run.inputs.teacher_sha256,
+        "warmup_share": run.config.run.warmup_share,
+        "ds_config": {key: run.ds.raw.get(key) for key in DECIDES_AN_UPDATE},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    return {name: sys.modules[name].__version__ for name in ("torch", "deepspeed")}
