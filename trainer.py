@@ -116,7 +116,8 @@ class Trainer:
         )
         self.watchdog.each_tick = self.rearrangement.poll
         self.settle()
-        self.parts, self.profiler = self.report.parts, self.start_profiler()
+        self.parts = self.report.parts
+        self.profiler = self.start_profiler()  # which reads the parts
 
     def count_updates(self) -> int:
         """Of the whole run, which must be long enough for its profile."""
