@@ -1,21 +1,16 @@
 """Updates that must not be made: told, recorded, and where that is allowed, left out for good."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from data.batching import Window
-from run_state import restore
+from run_state import Run, restore
 from training.checkpoint import find_checkpoint
 from training.distributed import sum_over_ranks
 from training.lifecycle import DivergedError
 from training.poison import write_incident
 
-if TYPE_CHECKING:
-    from trainer import Trainer
 
-
-def refuse_spike(run: "Trainer", loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
+def refuse_spike(run: Run, loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
     """The loss to go backward from; NaN at the end of an update whose loss has jumped, so that every rank skips it."""
     run.spike = ""
     if not run.spikes.factor or micro_batch < run.ds.micro_batches_per_update:
@@ -27,7 +22,7 @@ def refuse_spike(run: "Trainer", loss: torch.Tensor, micro_batch: int) -> torch.
     return loss * torch.nan
 
 
-def record_incident(run: "Trainer", window: Window) -> None:
+def record_incident(run: Run, window: Window) -> None:
     """Together: which sequences on which rank made DeepSpeed skip the update that is over.
 
     A 16-bit overflow that only lowers the loss scale is no incident.
@@ -53,7 +48,7 @@ def record_incident(run: "Trainer", window: Window) -> None:
     run.say(f"warning: update {run.update} is skipped: {reason}{f' ({where})' if where else ''}; {path}")
 
 
-def rewind(run: "Trainer") -> None:
+def rewind(run: Run) -> None:
     """Together: back to the last checkpoint, to go on without what the updates since then that were skipped trained on.
 
     Errors: DivergedError where that is not allowed, or no more, or there is no checkpoint.

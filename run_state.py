@@ -3,23 +3,74 @@
 import dataclasses
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-from training.checkpoint import Verified, check_identity, find_checkpoint
+from data.batching import UpdateWindows
+from data.config import DataConfig
+from inputs import Inputs
+from model.config import ObjectiveConfig
+from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
+from training.config import RunConfig
+from training.distributed import Ranks
+from training.ds_config import DeepSpeedConfig
 from training.lifecycle import tell
+from training.poison import Poison, SpikeRule
+from training.report import Report
+from training.run_folder import RunFolder
 from training.state import engine_scalars, restore_engine, restore_generators
 from training.tensor_file import SavedParts
-
-if TYPE_CHECKING:
-    from trainer import Trainer
 
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 
 
-def describe_state(run: "Trainer") -> dict[str, Any]:
+class Config(Protocol):
+    """The flags that the loop reads."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def objective(self) -> ObjectiveConfig: ...
+
+
+class Run(Protocol):
+    """What the functions here and in incidents.py read and change of the loop (trainer.py)."""
+
+    config: Config
+    ds: DeepSpeedConfig
+    inputs: Inputs
+    ranks: Ranks
+    folder: Path
+    num_updates: int
+    engine: Any
+    windows: UpdateWindows
+    report: Report
+    poison: Poison
+    spikes: SpikeRule
+    checkpoints: Checkpoints
+    log: RunFolder | None
+
+    update: int
+    """Updates that are over."""
+    tokens: int
+    skipped_in_a_row: int
+    rewinds: int
+    best: dict[str, float]
+    """The held-out figures with the lowest loss so far, and their update."""
+    spike: str
+    """Why the update in progress is refused; empty where it is not."""
+
+    def say(self, line: str) -> None: ...
+    def open_log(self) -> None: ...
+    def settle(self) -> None: ...
+
+
+def describe_state(run: Run) -> dict[str, Any]:
     """What is alike on every rank and not a tensor, for JSON."""
     return {
         "update": run.update,
@@ -38,7 +89,7 @@ def describe_state(run: "Trainer") -> dict[str, Any]:
     }
 
 
-def find_resumable(run: "Trainer") -> Verified | None:
+def find_resumable(run: Run) -> Verified | None:
     """Together: the newest intact checkpoint, or None where the run has none yet.
 
     Errors: ValueError where none of those that exist is intact, or the newest belongs to another run.
@@ -52,7 +103,7 @@ def find_resumable(run: "Trainer") -> Verified | None:
     return found
 
 
-def restore(run: "Trainer", checkpoint: Verified) -> None:
+def restore(run: Run, checkpoint: Verified) -> None:
     """Together: this rank's part of a checkpoint, whatever number of ranks saved it."""
     state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
     restore_engine(run.engine, saved, state["engine"])
@@ -72,7 +123,7 @@ def restore(run: "Trainer", checkpoint: Verified) -> None:
     run.settle()
 
 
-def identity(run: "Trainer") -> dict[str, Any]:
+def identity(run: Run) -> dict[str, Any]:
     """What a resumed run must share with the one it continues."""
     return {
         "corpus": run.inputs.corpus.sha256,

@@ -2,26 +2,24 @@
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
-from data.config import DataConfig
 from evaluation.heldout import evaluate
 from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
-from model.config import ObjectiveConfig
 from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from planning import update_flops
-from run_state import describe_state, find_resumable, restore, versions
+from run_state import Config, describe_state, find_resumable, restore, versions
 from training.agreement import check_weights
 from training.checkpoint import Checkpoints
-from training.config import RunConfig
 from training.distributed import Ranks, agree, largest, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
 from training.engine import backward, master_weights, optimizer_figures, start_engine
@@ -38,17 +36,6 @@ from training.state import engine_tensors, generators
 from training.watchdog import Watchdog
 
 COMPONENTS = ("distillation", "mlm", "cosine")
-
-
-class Config(Protocol):
-    """The flags that the loop reads."""
-
-    @property
-    def run(self) -> RunConfig: ...
-    @property
-    def data(self) -> DataConfig: ...
-    @property
-    def objective(self) -> ObjectiveConfig: ...
 
 
 class Trainer:
@@ -80,43 +67,52 @@ class Trainer:
         self.skipped_in_a_row, self.rewinds, self.spike = 0, 0, ""
         self.best: dict[str, float] = {}
         self.log: RunFolder | None = None
-        found = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
-        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[ds.precision])
-        self.engine = start_engine(inputs.student, ds, self.num_updates, config.run.warmup_share)
+        self.resumed = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
+        self.start_learning()
+        if self.resumed is not None:
+            agree(ranks, partial(restore, self, self.resumed))
+        self.open_log()
+        self.start_guarding()
+        self.profiler = self.start_profiler()
+
+    def start_learning(self) -> None:
+        """The engine and what watches its losses."""
+        config, ranks = self.config, self.ranks
+        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[self.ds.precision])
+        self.engine = start_engine(self.inputs.student, self.ds, self.num_updates, config.run.warmup_share)
         self.model: MaskedLanguageModel = self.engine.module
         self.report = Report(
-            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if inputs.teacher},
+            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if self.inputs.teacher},
             device=ranks.device,
             num_ranks=ranks.num_ranks,
             peak_flops=self.peak_flops,
         )
+        self.parts = self.report.parts
         self.poison, self.spikes = Poison(self.model, ranks), SpikeRule(config.run.max_loss_ratio)
         torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
-        self.resumed = found
-        if found is not None:
-            agree(ranks, lambda: restore(self, found))
-        self.open_log()
+        self.settle()
+
+    def start_guarding(self) -> None:
+        """Checkpoints, and what to do when memory runs out."""
         self.checkpoints = Checkpoints(
-            folder / "checkpoints",
-            ranks,
-            keep=config.run.keep_checkpoints,
-            max_failures=config.run.max_failed_saves,
+            self.folder / "checkpoints",
+            self.ranks,
+            keep=self.config.run.keep_checkpoints,
+            max_failures=self.config.run.max_failed_saves,
             say=self.say,
             before=self.check_folder,
         )
-        self.checkpoints.newest = self.update if found else None
+        self.checkpoints.newest = self.update if self.resumed else None
         self.rearrangement = Rearrangement(
-            ranks,
-            folder,
+            self.ranks,
+            self.folder,
             self.checkpoints,
             self.snapshot,
-            configured=ds.configured_micro_batch,
-            current=ds.sequences_per_micro_batch,
-            sequences_per_rank=ds.sequences_per_update // ranks.num_ranks,
+            configured=self.ds.configured_micro_batch,
+            current=self.ds.sequences_per_micro_batch,
+            sequences_per_rank=self.ds.sequences_per_update // self.ranks.num_ranks,
         )
         self.watchdog.each_tick = self.rearrangement.poll
-        self.settle()
-        self.parts, self.profiler = self.report.parts, self.start_profiler()
 
     def count_updates(self) -> int:
         """Of the whole run, which must be long enough for its profile."""

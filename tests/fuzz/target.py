@@ -53,6 +53,10 @@ class Folder:
             path.write_bytes(content)
         self._written[name] = content
 
+    def forget(self, name: str) -> None:
+        """Somebody else wrote it: it is to be written again."""
+        self._written.pop(name, None)
+
     def attempt(self, action: Callable[[], Result]) -> Result | None:
         """The action's result, or None where it refused: with ValueError or FileNotFoundError that names a file in here."""
         try:
