@@ -112,7 +112,8 @@ class Trainer:
             current=self.ds.sequences_per_micro_batch,
             sequences_per_rank=self.ds.sequences_per_update // self.ranks.num_ranks,
         )
-        self.watchdog.each_tick = self.rearrangement.poll
+        self.watchdog.is_excused = lambda: self.rearrangement.is_begun
+        self.rearrangement.listen()
 
     def count_updates(self) -> int:
         """Of the whole run, which must be long enough for its profile."""
@@ -348,6 +349,7 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.close()
+        self.rearrangement.close()
         self.checkpoints.close()
         if self.log:
             self.log.close()

@@ -31,6 +31,7 @@ from training.rendezvous import free_port
 
 _FILE = "micro_batch.json"
 _KEY = "distillery/out_of_memory"
+_TICK = 1.0  # seconds
 _TIMEOUT = timedelta(minutes=10)  # for the slowest rank to write its part
 
 
@@ -87,7 +88,7 @@ class Rearrangement:
         self._between_updates.acquire()
         self._configured, self._current, self._sequences_per_rank = configured, current, sequences_per_rank
         self._store: Any = dist.distributed_c10d._get_default_store()
-        self._is_begun = threading.Event()
+        self._is_begun, self._is_over = threading.Event(), threading.Event()
 
     @contextmanager
     def inside_update(self) -> Iterator[None]:
@@ -102,14 +103,29 @@ class Rearrangement:
         self._store.set(_KEY, f"rank {self.ranks.rank}: {reason}")
         self._run()
 
-    def poll(self) -> None:
-        """Every rank, from a thread of its own: joins in where one has run out."""
-        if not self._is_begun.is_set() and self._is_announced():
-            self._run()
+    def listen(self) -> None:
+        """From now on every rank joins in where one has run out.
+
+        In a thread of its own: to ask blocks for as long as the process that keeps the store is stopped.
+        """
+        threading.Thread(target=self._listen, name="out of memory", daemon=True).start()
+
+    def _listen(self) -> None:
+        while not self._is_over.wait(_TICK):
+            if not self.is_begun and self._is_announced():
+                self._run()
+
+    @property
+    def is_begun(self) -> bool:
+        """The main thread no longer counts: this process is about to be replaced."""
+        return self._is_begun.is_set()
+
+    def close(self) -> None:
+        self._is_over.set()
 
     def wait_if_begun(self) -> None:
         """What a collective that failed must ask first: the process may be about to be replaced."""
-        if self._is_begun.is_set() or self._is_announced():
+        if self.is_begun or self._is_announced():
             threading.Event().wait(_TIMEOUT.total_seconds())
 
     def _is_announced(self) -> bool:

@@ -37,7 +37,8 @@ class Watchdog:
         self._folder, self._stop = folder, stop
         self._phase, self._update, self._moved = "start", 0, time.monotonic()
         self._stacks: TextIO | None = None
-        self.each_tick: Callable[[], None] = lambda: None
+        self.is_excused: Callable[[], bool] = lambda: False
+        """Whether the main thread need not get on."""
         self.before_end: Callable[[], None] = lambda: None
         """Called in the thread once it has said why it ends the process."""
         self._is_over = threading.Event()
@@ -63,10 +64,9 @@ class Watchdog:
         written, woken = 0.0, time.monotonic()
         while not self._is_over.wait(_TICK):
             now = time.monotonic()
-            if now - woken > 5 * _TICK:  # this thread did not run either: the process was stopped
+            if now - woken > 5 * _TICK or self.is_excused():  # this thread did not run either: the process was stopped
                 self._moved = now
             woken = now
-            self.each_tick()
             if self._moved != written:
                 written = self._moved
                 self._write_heartbeat()

@@ -16,8 +16,12 @@ FAULTS = {
     "SIGKILL of the launcher": ("SIGKILL", "launcher"),
     "SIGSTOP of a rank": ("SIGSTOP", "rank"),
 }
-KILLS_ON_SIGTERM = ("mpirun", "srun")
-"""It kills its ranks a second after it was told to stop, as launcher/README.md says: SIGUSR1 stops them."""
+KILLS_ITS_RANKS = {
+    "mpirun": ("SIGTERM to the launcher",),
+    "srun": ("SIGTERM to the launcher", "SIGKILL of the launcher"),
+}
+"""At once, without a signal that could be answered, as launcher/README.md says; SIGUSR1 stops them. The end of an srun that
+made its own allocation is the end of the job."""
 LAUNCHERS = ("deepspeed", "torchrun", "mpirun", "srun")
 
 
@@ -42,7 +46,7 @@ class Cell:
     @property
     def asks_to_stop(self) -> bool:
         """Every rank hears of it in time to save."""
-        if self.fault == "SIGTERM to the launcher" and self.launcher in KILLS_ON_SIGTERM:
+        if self.fault in KILLS_ITS_RANKS.get(self.launcher, ()):
             return False
         return self.signal in ("SIGTERM", "SIGUSR1") or self.fault == "SIGKILL of the launcher"
 
