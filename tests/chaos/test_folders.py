@@ -4,6 +4,8 @@ import json
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.harness import finish, last_end, launch, start, wait_for
 from tests.chaos.proof import Proof, assert_same_run
@@ -31,6 +33,7 @@ def test_a_second_job_on_the_folder_is_refused(proof: Proof, record: Record, tmp
     )
 
 
+@pytest.mark.matrix
 def test_the_lock_of_a_job_that_is_gone(proof: Proof, record: Record, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

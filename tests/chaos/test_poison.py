@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.harness import Outcome, last_end, launch
 from tests.chaos.proof import SAVES, UPDATES, Proof, figures
@@ -45,6 +47,7 @@ def test_a_poisoned_update_is_skipped_and_named(proof: Proof, record: Record, tm
     record("NaN on one rank in one update, torchrun", "skipped, rank and sequences named", describe(outcome), 0)
 
 
+@pytest.mark.matrix
 def test_too_many_skipped_updates_end_the_run(proof: Proof, record: Record, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     outcome = poisoned(proof, folder, [4, 5, 6], "--max_skipped_updates", 2)

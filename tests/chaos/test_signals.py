@@ -17,7 +17,6 @@ QUICK = {
     "SIGKILL of a rank, save, torchrun",
     "SIGKILL of the launcher, accumulation, deepspeed",
     "SIGSTOP of a rank, forward, mpirun",
-    "SIGTERM to a rank, accumulation, mpirun",
     "SIGKILL of a rank, start-up, mpirun",
 }
 """One of each fault, phase and launcher; the others take an hour."""
