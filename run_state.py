@@ -1,6 +1,7 @@
 """What a run must remember over a restart, putting it back, and which checkpoint may be continued."""
 
 import dataclasses
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,26 @@ from data.batching import UpdateWindows
 from data.config import DataConfig
 from inputs import Inputs
 from model.config import ObjectiveConfig
+from training.attempts import last_committed
 from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
 from training.config import RunConfig
-from training.distributed import Ranks
+from training.distributed import Ranks, agree, from_first
 from training.ds_config import DeepSpeedConfig
 from training.lifecycle import tell
 from training.poison import Poison, SpikeRule
 from training.report import Report
 from training.run_folder import RunFolder
-from training.state import engine_scalars, restore_engine, restore_generators
+from training.state import (
+    OptimizerState,
+    engine_scalars,
+    generators,
+    read_engine,
+    restore_engine,
+    restore_generators,
+)
 from training.tensor_file import SavedParts
 
+LEFT_OUT = "left_out.json"
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 
@@ -97,6 +107,12 @@ def find_resumable(run: Run) -> Verified | None:
     say = partial(tell, stream=sys.stdout) if run.ranks.is_first else lambda line: None
     found = find_checkpoint(run.folder / "checkpoints", run.ranks, say)
     if found is None:
+        committed = from_first(run.ranks, last_committed(run.folder) if run.ranks.is_first else 0)
+        if committed:
+            raise ValueError(
+                f"--resume: {run.folder / 'checkpoints'} holds no checkpoint, but one of update {committed} was committed "
+                "there: is its file system mounted? To start over, choose another --output"
+            )
         say(f"--resume: {run.folder} has no checkpoint yet, starting at update 0")
         return None
     check_identity(found, identity(run))
@@ -105,22 +121,38 @@ def find_resumable(run: Run) -> Verified | None:
 
 def restore(run: Run, checkpoint: Verified) -> None:
     """Together: this rank's part of a checkpoint, whatever number of ranks saved it."""
-    state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
-    restore_engine(run.engine, saved, state["engine"])
+    # Reading may fail on one rank alone, so all agree on it before the first collective.
+    parts, losses, states = agree(run.ranks, lambda: _read_parts(run, checkpoint))
+    state = checkpoint.state
+    restore_engine(run.engine, parts, state["engine"])
     run.update, run.tokens = state["update"], state["tokens"]
     run.skipped_in_a_row, run.rewinds, run.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
-    run.windows.left_out = tuple(state["left_out"])
+    remembered = from_first(run.ranks, read_left_out(run.folder) if run.ranks.is_first else [])
+    run.windows.left_out = tuple(sorted({*state["left_out"], *remembered}))
     run.spikes.remember(state["last_losses"])
-    rank, num_ranks = run.ranks.rank, run.ranks.num_ranks
-    if state["num_ranks"] == num_ranks:
-        restore_generators(run.ranks.device, lambda name: saved.of_rank(rank, name))
-        losses = saved.of_rank(rank, "losses")
+    if states:
+        restore_generators(run.ranks.device, states)
     else:
-        torch.manual_seed((run.config.run.seed * 100_003 + rank) * 1_000_003 + run.update)
-        shares = [saved.of_rank(old, "losses") for old in range(state["num_ranks"])]
-        losses = sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0])
+        torch.manual_seed((run.config.run.seed * 100_003 + run.ranks.rank) * 1_000_003 + run.update)
     run.report.sums.restore(losses, state["updates_in_sums"])
     run.settle()
+
+
+def _read_parts(run: Run, checkpoint: Verified) -> tuple[OptimizerState, torch.Tensor, dict[str, torch.Tensor]]:
+    """This rank's part of the engine, its share of the sums of losses, its generators (none where other ranks saved)."""
+    saved, rank = SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks), run.ranks.rank
+    parts = read_engine(run.engine, saved)
+    if checkpoint.manifest.num_ranks == run.ranks.num_ranks:
+        states = {name: saved.of_rank(rank, name) for name in generators(run.ranks.device)}
+        return parts, saved.of_rank(rank, "losses"), states
+    shares = [saved.of_rank(old, "losses") for old in range(checkpoint.manifest.num_ranks)]
+    return parts, sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0]), {}
+
+
+def read_left_out(folder: Path) -> list[int]:
+    """Windows that a rewind left out, which the checkpoint that it went back to cannot know."""
+    path = folder / "incidents" / LEFT_OUT
+    return list(json.loads(path.read_text())["windows"]) if path.is_file() else []
 
 
 def identity(run: Run) -> dict[str, Any]:

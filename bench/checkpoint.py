@@ -23,11 +23,11 @@ from model.config import EncoderConfig
 from model.kernels.choice import choose_kernels
 from model.student import make_random
 from training.checkpoint import Checkpoints, find_checkpoint
-from training.distributed import Ranks, from_first, largest, start_ranks
+from training.distributed import Ranks, ask_largest, from_first, start_ranks
 from training.engine import backward, start_engine
 from training.lifecycle import leave_now
 from training.metrics import peak_memory_bytes
-from training.state import engine_scalars, engine_tensors, restore_engine
+from training.state import engine_scalars, engine_tensors, read_engine, restore_engine
 from training.tensor_file import SavedParts
 
 SEQUENCES, LENGTH = 8, 128
@@ -60,13 +60,21 @@ class Bench:
         prediction = self.engine(*self.layout, LENGTH)
         backward(self.engine, prediction.hidden.float().square().mean() + prediction.features.float().square().mean())
         self.engine.step()
-        largest(self.ranks, [0])
+        ask_largest(self.ranks, [0])()
         return time.perf_counter() - started
 
 
 def measure_ours(bench: Bench, folder: Path, updates: int) -> dict[str, float]:
     """The second save, whose memory is there; the first one's stall is `first_stall`."""
-    checkpoints = Checkpoints(folder, bench.ranks, keep=2, max_failures=1, say=lambda line: None, before=lambda: None)
+    checkpoints = Checkpoints(
+        folder,
+        bench.ranks,
+        keep=2,
+        max_failures=1,
+        say=lambda line: None,
+        before=lambda: None,
+        after=lambda update: None,
+    )
     figures = {}
     for number, name in enumerate(("first_stall", "stall"), start=1):
         usual = statistics.median(bench.update() for _ in range(updates))
@@ -77,7 +85,7 @@ def measure_ours(bench: Bench, folder: Path, updates: int) -> dict[str, float]:
         beside, writing = [], True
         while writing:
             beside.append(bench.update())
-            writing = bool(largest(bench.ranks, [checkpoints.is_writing])[0])
+            writing = bool(ask_largest(bench.ranks, [checkpoints.is_writing])()[0])
         committing = time.perf_counter()
         checkpoints.finish()
         figures["commit"] = time.perf_counter() - committing
@@ -88,7 +96,8 @@ def measure_ours(bench: Bench, folder: Path, updates: int) -> dict[str, float]:
     found = find_checkpoint(folder, bench.ranks, print)
     assert found is not None
     figures["verify"] = time.perf_counter() - started
-    restore_engine(bench.engine, SavedParts(found.folder, found.manifest.num_ranks), found.state["engine"])
+    parts = read_engine(bench.engine, SavedParts(found.folder, found.manifest.num_ranks))
+    restore_engine(bench.engine, parts, found.state["engine"])
     figures["load"] = time.perf_counter() - started - figures["verify"]
     return figures
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from training.distributed import Ranks, from_first, gather_objects
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, reads_back, rename, write_blocks, write_json
+from training.files import FileFacts, fsync_folder, reads_back, rename, write_blocks, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
 from training.tensor_file import as_blocks
@@ -113,7 +113,8 @@ class _Save:
 class Checkpoints:
     """The checkpoints of a run. Methods marked "together" are called by every rank.
 
-    On rank 0, `say` prints, and `before` is called before a save and before its commit: an OSError of it fails the save.
+    On rank 0, `say` prints, `before` is called before a save and before its commit (an OSError of it fails the save), and
+    `after` is told the update of a checkpoint that was committed.
     """
 
     def __init__(
@@ -125,9 +126,10 @@ class Checkpoints:
         max_failures: int,
         say: Callable[[str], None],
         before: Callable[[], None],
+        after: Callable[[int], None],
     ) -> None:
         self.folder, self.ranks, self.keep, self.max_failures = folder, ranks, keep, max_failures
-        self.say, self.before = say, before
+        self.say, self.before, self.after = say, before, after
         self.exchange: Exchange = Collectives(ranks)
         self.newest: int | None = None
         """Update of the newest checkpoint that was committed or loaded."""
@@ -207,7 +209,10 @@ class Checkpoints:
         staging = self.folder / f"update-{update:08d}.{uuid.uuid4().hex[:8]}.partial"
         try:
             self.before()
-            staging.mkdir(parents=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                fsync_folder(self.folder.parent)
+            staging.mkdir()
         except OSError as error:
             return [staging.name, str(error)]
         return [staging.name, ""]
@@ -224,10 +229,14 @@ class Checkpoints:
             rename(staging, final)
             if read_manifest(final) != manifest:
                 return f"{final} does not read back as it was written"
-            write_json(self.folder / "latest.json", {"checkpoint": final.name})
         except (OSError, DamagedError) as error:
             return str(error)
         self._prune(manifest.update, replaced)
+        try:  # it is committed, whatever happens to what is written about it
+            write_json(self.folder / "latest.json", {"checkpoint": final.name})
+            self.after(manifest.update)
+        except OSError as error:
+            self.say(f"warning: checkpoint {final} is complete, but could not be noted: {error}")
         return ""
 
     def _prune(self, update: int, outdated: list[Path]) -> None:
@@ -303,7 +312,9 @@ def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> V
 
     Errors: ValueError where there are checkpoints and none verifies; `say` told why each was skipped.
     """
-    names = from_first(ranks, [path.name for path in checkpoint_folders(folder)] if ranks.is_first else [])
+    names, problem = from_first(ranks, _list_names(folder) if ranks.is_first else ([], ""))
+    if problem:
+        raise ValueError(f"--resume: {folder} cannot be read: {problem}")
     for name in names:
         candidate, problem = _verify(folder / name, ranks)
         if candidate is not None:
@@ -315,6 +326,13 @@ def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> V
             "without --resume into a new --output"
         )
     return None
+
+
+def _list_names(folder: Path) -> tuple[list[str], str]:
+    try:
+        return [path.name for path in checkpoint_folders(folder)], ""
+    except OSError as error:
+        return [], str(error)
 
 
 def _verify(path: Path, ranks: Ranks) -> tuple[Verified | None, str]:

@@ -115,6 +115,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def fsync_files(folder: Path) -> None:
+    """The files in a folder, which somebody else wrote, and their names. Errors: OSError."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(folder)
+
+
 def rename(old: Path, new: Path, attempts: int = 5) -> None:
     """`old` becomes `new`, and a reader sees it. Errors: OSError.
 
