@@ -1,12 +1,13 @@
 # make demo   from nothing to a distilled student, in minutes on two cores
 # make test   set-up and the whole suite
 # make check  formatter, linter, type checker, tests
+# make chaos  runs killed in every way at every point, under every launcher: an hour or two
 # make bench  one update, and every fused operation alone, side by side with what you would use instead
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint chaos bench clean
 
 demo: .venv/ready
 	$(BIN)/python -m launcher.demo
@@ -20,6 +21,9 @@ lint: .venv/ready-dev
 	$(BIN)/mypy
 
 check: lint test
+
+chaos: .venv/ready-dev
+	$(BIN)/python -m tests.chaos
 
 bench: .venv/ready-dev
 	$(BIN)/python -m bench.step --append bench/RESULTS.md

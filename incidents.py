@@ -1,33 +1,32 @@
 """Updates that must not be made: told, recorded, and where that is allowed, left out for good."""
 
-from typing import TYPE_CHECKING
+import math
 
 import torch
 
 from data.batching import Window
-from run_state import restore
+from run_state import LEFT_OUT, Run, restore
 from training.checkpoint import find_checkpoint
 from training.distributed import sum_over_ranks
+from training.files import write_json
 from training.lifecycle import DivergedError
 from training.poison import write_incident
 
-if TYPE_CHECKING:
-    from trainer import Trainer
 
-
-def refuse_spike(run: "Trainer", loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
+def refuse_spike(run: Run, loss: torch.Tensor, micro_batch: int) -> torch.Tensor:
     """The loss to go backward from; NaN at the end of an update whose loss has jumped, so that every rank skips it."""
     run.spike = ""
     if not run.spikes.factor or micro_batch < run.ds.micro_batches_per_update:
         return loss
     whole = float(sum_over_ranks(run.report.sums.update_so_far()[:1]))
-    if not run.spikes.is_spike(whole):
+    if not math.isfinite(whole) or not run.spikes.is_spike(whole):
+        run.spikes.candidate = whole
         return loss
     run.spike = f"its loss of {whole:.4g} is more than {run.spikes.factor:g} times the mean of the last updates"
     return loss * torch.nan
 
 
-def record_incident(run: "Trainer", window: Window) -> None:
+def record_incident(run: Run, window: Window) -> None:
     """Together: which sequences on which rank made DeepSpeed skip the update that is over.
 
     A 16-bit overflow that only lowers the loss scale is no incident.
@@ -53,7 +52,7 @@ def record_incident(run: "Trainer", window: Window) -> None:
     run.say(f"warning: update {run.update} is skipped: {reason}{f' ({where})' if where else ''}; {path}")
 
 
-def rewind(run: "Trainer") -> None:
+def rewind(run: Run) -> None:
     """Together: back to the last checkpoint, to go on without what the updates since then that were skipped trained on.
 
     Errors: DivergedError where that is not allowed, or no more, or there is no checkpoint.
@@ -67,14 +66,18 @@ def rewind(run: "Trainer") -> None:
     if run.rewinds >= allowed:
         raise DivergedError(f"{diverged}. --rewinds {allowed} does not allow to go back to the last checkpoint (again)")
     skipped = {update: run.windows.position(update) for update in range(since, run.update)}
-    rewinds = run.rewinds + 1
+    rewinds, left_out = run.rewinds + 1, run.windows.left_out
     checkpoint = find_checkpoint(run.checkpoints.folder, run.ranks, run.say)
     if checkpoint is None:
         raise DivergedError(f"{diverged}. There is no checkpoint to go back to")
     restore(run, checkpoint)
     # What was skipped before the checkpoint is behind it: left out, it would push back what was trained on.
     harmful = [position for update, position in skipped.items() if update >= run.update]
-    run.windows.left_out = tuple(sorted({*run.windows.left_out, *harmful}))
-    run.rewinds, run.skipped_in_a_row = rewinds, 0
+    run.windows.left_out = tuple(sorted({*run.windows.left_out, *left_out, *harmful}))
+    run.rewinds, run.skipped_in_a_row, run.checkpoints.newest = rewinds, 0, run.update
+    if run.log is not None:
+        (run.folder / "incidents").mkdir(exist_ok=True)
+        record = {"rewinds": rewinds, "windows": list(run.windows.left_out)}
+        write_json(run.folder / "incidents" / LEFT_OUT, record)
     run.open_log()
     run.say(f"rewound to update {run.update}; windows {harmful} are left out ({rewinds} of {allowed} times)")

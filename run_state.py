@@ -1,25 +1,86 @@
 """What a run must remember over a restart, putting it back, and which checkpoint may be continued."""
 
 import dataclasses
+import json
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-from training.checkpoint import Verified, check_identity, find_checkpoint
+from data.batching import UpdateWindows
+from data.config import DataConfig
+from inputs import Inputs
+from model.config import ObjectiveConfig
+from training.attempts import last_committed
+from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
+from training.config import RunConfig
+from training.distributed import Ranks, agree, from_first
+from training.ds_config import DeepSpeedConfig
 from training.lifecycle import tell
-from training.state import engine_scalars, restore_engine, restore_generators
+from training.poison import Poison, SpikeRule
+from training.report import Report
+from training.run_folder import RunFolder
+from training.state import (
+    OptimizerState,
+    engine_scalars,
+    generators,
+    read_engine,
+    restore_engine,
+    restore_generators,
+)
 from training.tensor_file import SavedParts
 
-if TYPE_CHECKING:
-    from trainer import Trainer
-
+LEFT_OUT = "left_out.json"
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 
 
-def describe_state(run: "Trainer") -> dict[str, Any]:
+class Config(Protocol):
+    """The flags that the loop reads."""
+
+    @property
+    def run(self) -> RunConfig: ...
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def objective(self) -> ObjectiveConfig: ...
+
+
+class Run(Protocol):
+    """What the functions here and in incidents.py read and change of the loop (trainer.py)."""
+
+    config: Config
+    ds: DeepSpeedConfig
+    inputs: Inputs
+    ranks: Ranks
+    folder: Path
+    num_updates: int
+    engine: Any
+    windows: UpdateWindows
+    report: Report
+    poison: Poison
+    spikes: SpikeRule
+    checkpoints: Checkpoints
+    log: RunFolder | None
+
+    update: int
+    """Updates that are over."""
+    tokens: int
+    skipped_in_a_row: int
+    rewinds: int
+    best: dict[str, float]
+    """The held-out figures with the lowest loss so far, and their update."""
+    spike: str
+    """Why the update in progress is refused; empty where it is not."""
+
+    def say(self, line: str) -> None: ...
+    def open_log(self) -> None: ...
+    def settle(self) -> None: ...
+
+
+def describe_state(run: Run) -> dict[str, Any]:
     """What is alike on every rank and not a tensor, for JSON."""
     return {
         "update": run.update,
@@ -38,7 +99,7 @@ def describe_state(run: "Trainer") -> dict[str, Any]:
     }
 
 
-def find_resumable(run: "Trainer") -> Verified | None:
+def find_resumable(run: Run) -> Verified | None:
     """Together: the newest intact checkpoint, or None where the run has none yet.
 
     Errors: ValueError where none of those that exist is intact, or the newest belongs to another run.
@@ -46,33 +107,55 @@ def find_resumable(run: "Trainer") -> Verified | None:
     say = partial(tell, stream=sys.stdout) if run.ranks.is_first else lambda line: None
     found = find_checkpoint(run.folder / "checkpoints", run.ranks, say)
     if found is None:
+        committed = from_first(run.ranks, last_committed(run.folder) if run.ranks.is_first else 0)
+        if committed:
+            raise ValueError(
+                f"--resume: {run.folder / 'checkpoints'} holds no checkpoint, but one of update {committed} was committed "
+                "there: is its file system mounted? To start over, choose another --output"
+            )
         say(f"--resume: {run.folder} has no checkpoint yet, starting at update 0")
         return None
     check_identity(found, identity(run))
     return found
 
 
-def restore(run: "Trainer", checkpoint: Verified) -> None:
+def restore(run: Run, checkpoint: Verified) -> None:
     """Together: this rank's part of a checkpoint, whatever number of ranks saved it."""
-    state, saved = checkpoint.state, SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks)
-    restore_engine(run.engine, saved, state["engine"])
+    # Reading may fail on one rank alone, so all agree on it before the first collective.
+    parts, losses, states = agree(run.ranks, lambda: _read_parts(run, checkpoint))
+    state = checkpoint.state
+    restore_engine(run.engine, parts, state["engine"])
     run.update, run.tokens = state["update"], state["tokens"]
     run.skipped_in_a_row, run.rewinds, run.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
-    run.windows.left_out = tuple(state["left_out"])
+    remembered = from_first(run.ranks, read_left_out(run.folder) if run.ranks.is_first else [])
+    run.windows.left_out = tuple(sorted({*state["left_out"], *remembered}))
     run.spikes.remember(state["last_losses"])
-    rank, num_ranks = run.ranks.rank, run.ranks.num_ranks
-    if state["num_ranks"] == num_ranks:
-        restore_generators(run.ranks.device, lambda name: saved.of_rank(rank, name))
-        losses = saved.of_rank(rank, "losses")
+    if states:
+        restore_generators(run.ranks.device, states)
     else:
-        torch.manual_seed((run.config.run.seed * 100_003 + rank) * 1_000_003 + run.update)
-        shares = [saved.of_rank(old, "losses") for old in range(state["num_ranks"])]
-        losses = sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0])
+        torch.manual_seed((run.config.run.seed * 100_003 + run.ranks.rank) * 1_000_003 + run.update)
     run.report.sums.restore(losses, state["updates_in_sums"])
     run.settle()
 
 
-def identity(run: "Trainer") -> dict[str, Any]:
+def _read_parts(run: Run, checkpoint: Verified) -> tuple[OptimizerState, torch.Tensor, dict[str, torch.Tensor]]:
+    """This rank's part of the engine, its share of the sums of losses, its generators (none where other ranks saved)."""
+    saved, rank = SavedParts(checkpoint.folder, checkpoint.manifest.num_ranks), run.ranks.rank
+    parts = read_engine(run.engine, saved)
+    if checkpoint.manifest.num_ranks == run.ranks.num_ranks:
+        states = {name: saved.of_rank(rank, name) for name in generators(run.ranks.device)}
+        return parts, saved.of_rank(rank, "losses"), states
+    shares = [saved.of_rank(old, "losses") for old in range(checkpoint.manifest.num_ranks)]
+    return parts, sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0]), {}
+
+
+def read_left_out(folder: Path) -> list[int]:
+    """Windows that a rewind left out, which the checkpoint that it went back to cannot know."""
+    path = folder / "incidents" / LEFT_OUT
+    return list(json.loads(path.read_text())["windows"]) if path.is_file() else []
+
+
+def identity(run: Run) -> dict[str, Any]:
     """What a resumed run must share with the one it continues."""
     return {
         "corpus": run.inputs.corpus.sha256,

@@ -9,6 +9,7 @@ Precision, batch sizes, clipping, optimizer and learning rate are set in the Dee
 import dataclasses
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,12 +49,14 @@ from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
+from training.watchdog import limited
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
-    ranks = start_ranks()
+    with limited("meeting the other ranks", config.run.hang_timeout):
+        ranks = start_ranks()
     num_ranks = config.run.plan or ranks.num_ranks
     ds, loader, inputs = read_inputs(config, ranks, num_ranks)
     work = Workload(inputs, ds, config.objective, config.data, config.run, num_ranks, ranks.device)
@@ -64,12 +67,14 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     if inputs.teacher:
         teacher_figures = agree(ranks, lambda: loader.score_teacher(inputs, config.objective.temperature))
     folder = from_first(ranks, agree(ranks, lambda: choose_folder(config.run) if ranks.is_first else Path()))
-    lock = agree(ranks, lambda: RunLock(folder) if ranks.is_first else None)
+    lock = agree(ranks, lambda: take_folder(config, folder) if ranks.is_first else None)
     attempts = Attempts(folder) if ranks.is_first else None
     code, trainer = ExitCode.FAILED, None
     try:
         open_attempt(attempts, config.run.max_crashes, ranks)
-        trainer = Trainer(config, ds, inputs, ranks, folder=folder, lock=lock, stop=stop)
+        trainer = Trainer(config, ds, inputs, ranks, folder=folder, lock=lock, attempts=attempts, stop=stop)
+        stop.defer()
+        trainer.watchdog.before_end = partial(end_attempt, attempts, ExitCode.HANG, trainer)
         if attempts:
             attempts.begin(trainer.update, ranks.num_ranks)
         introduce(trainer, teacher_figures)
@@ -90,10 +95,9 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
         end_attempt(attempts, code, trainer)
         leave_now(code)
     end_attempt(attempts, code, trainer)
-    if trainer:
-        trainer.close()
-    if lock:
-        lock.release()
+    for part in (trainer, lock):
+        if part is not None:
+            part.close()
     return code
 
 
@@ -119,6 +123,13 @@ def read_inputs(config: TrainConfig, ranks: Ranks, num_ranks: int) -> tuple[Deep
         is_compiled=config.run.compile,
     )
     return ds, loader, agree(ranks, loader.load)
+
+
+def take_folder(config: TrainConfig, folder: Path) -> RunLock:
+    """Errors: ValueError where somebody writes it, or another run has been made in it while this one waited for the lock."""
+    lock = RunLock(folder)
+    choose_folder(dataclasses.replace(config.run, output=str(folder)))
+    return lock
 
 
 def open_attempt(attempts: Attempts | None, max_crashes: int, ranks: Ranks) -> None:
@@ -155,7 +166,7 @@ def explain(error: Exception, ranks: Ranks, trainer: Trainer | None) -> ExitCode
         return ExitCode.FAILED
     traceback.print_exc()
     tell(f"error ({where}): {type(error).__name__}: {error}; {kept}", sys.stderr)
-    return ExitCode.BAD_INPUT if isinstance(error, ValueError | OSError) else ExitCode.FAILED
+    return ExitCode.FAILED
 
 
 def introduce(trainer: Trainer, teacher_figures: dict[str, float]) -> None:

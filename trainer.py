@@ -2,30 +2,32 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
-from data.config import DataConfig
 from evaluation.heldout import evaluate
 from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
-from model.config import ObjectiveConfig
 from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from planning import update_flops
-from run_state import describe_state, find_resumable, restore, versions
+from run_state import Config, describe_state, find_resumable, restore, versions
 from training.agreement import check_weights
+from training.attempts import Attempts
 from training.checkpoint import Checkpoints
-from training.config import RunConfig
-from training.distributed import Ranks, agree, largest, sum_over_ranks
+from training.distributed import Ranks, agree, ask_largest, from_first, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
 from training.engine import backward, master_weights, optimizer_figures, start_engine
-from training.lifecycle import ExitCode, StopRequest
+from training.files import fsync_files, rename
+from training.lifecycle import ExitCode, SaveFailedError, StopRequest
 from training.metrics import measure_gemm_peak
 from training.out_of_memory import Rearrangement, is_out_of_memory
 from training.poison import Poison, SpikeRule
@@ -40,17 +42,6 @@ from training.watchdog import Watchdog
 COMPONENTS = ("distillation", "mlm", "cosine")
 
 
-class Config(Protocol):
-    """The flags that the loop reads."""
-
-    @property
-    def run(self) -> RunConfig: ...
-    @property
-    def data(self) -> DataConfig: ...
-    @property
-    def objective(self) -> ObjectiveConfig: ...
-
-
 class Trainer:
     """Holds what changes from update to update, and the parts that act on it. Every method is called by every rank."""
 
@@ -63,10 +54,12 @@ class Trainer:
         *,
         folder: Path,
         lock: RunLock | None,
+        attempts: Attempts | None,
         stop: StopRequest,
     ) -> None:
         self.config, self.ds, self.inputs, self.ranks, self.folder = config, ds, inputs, ranks, folder
-        self.lock, self.stop, self.watchdog = lock, stop, Watchdog(folder, ranks.rank, config.run.hang_timeout, stop)
+        self.lock, self.attempts, self.stop = lock, attempts, stop
+        self.watchdog = Watchdog(folder, ranks.rank, config.run.hang_timeout, stop)
         self.watchdog.start()
         self.windows = UpdateWindows(
             inputs.corpus,
@@ -78,45 +71,60 @@ class Trainer:
         self.objective = TripleLoss(config.objective, inputs.student.kernels.vocab_loss)
         self.update, self.tokens, self.learning_rate = 0, 0, 0.0
         self.skipped_in_a_row, self.rewinds, self.spike = 0, 0, ""
+        self.answer: Callable[[], list[int]] | None = None
         self.best: dict[str, float] = {}
         self.log: RunFolder | None = None
-        found = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
-        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[ds.precision])
-        self.engine = start_engine(inputs.student, ds, self.num_updates, config.run.warmup_share)
+        self.resumed = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
+        self.start_learning()
+        if self.resumed is not None:
+            agree(ranks, partial(restore, self, self.resumed))
+        self.open_log()
+        self.start_guarding()
+        self.profiler = self.start_profiler()
+
+    def start_learning(self) -> None:
+        """The engine and what watches its losses."""
+        config, ranks = self.config, self.ranks
+        self.peak_flops = measure_gemm_peak(ranks.device, DTYPES[self.ds.precision])
+        self.engine = start_engine(self.inputs.student, self.ds, self.num_updates, config.run.warmup_share)
         self.model: MaskedLanguageModel = self.engine.module
         self.report = Report(
-            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if inputs.teacher},
+            {name: getattr(config.objective, f"weight_{name}") for name in COMPONENTS if self.inputs.teacher},
             device=ranks.device,
             num_ranks=ranks.num_ranks,
             peak_flops=self.peak_flops,
         )
+        self.parts = self.report.parts
         self.poison, self.spikes = Poison(self.model, ranks), SpikeRule(config.run.max_loss_ratio)
         torch.manual_seed(config.run.seed * 100_003 + ranks.rank)  # dropout: every rank its own
-        self.resumed = found
-        if found is not None:
-            agree(ranks, lambda: restore(self, found))
-        self.open_log()
+        self.settle()
+
+    def start_guarding(self) -> None:
+        """Checkpoints, and what to do when memory runs out."""
         self.checkpoints = Checkpoints(
-            folder / "checkpoints",
-            ranks,
-            keep=config.run.keep_checkpoints,
-            max_failures=config.run.max_failed_saves,
+            self.folder / "checkpoints",
+            self.ranks,
+            keep=self.config.run.keep_checkpoints,
+            max_failures=self.config.run.max_failed_saves,
             say=self.say,
             before=self.check_folder,
+            after=self.committed,
         )
-        self.checkpoints.newest = self.update if found else None
+        self.checkpoints.newest = self.update if self.resumed else None
         self.rearrangement = Rearrangement(
-            ranks,
-            folder,
+            self.ranks,
+            self.folder,
             self.checkpoints,
             self.snapshot,
-            configured=ds.configured_micro_batch,
-            current=ds.sequences_per_micro_batch,
-            sequences_per_rank=ds.sequences_per_update // ranks.num_ranks,
+            configured=self.ds.configured_micro_batch,
+            current=self.ds.sequences_per_micro_batch,
+            sequences_per_rank=self.ds.sequences_per_update // self.ranks.num_ranks,
+            stop=self.stop,
         )
-        self.watchdog.each_tick = self.rearrangement.poll
-        self.settle()
-        self.parts, self.profiler = self.report.parts, self.start_profiler()
+        self.watchdog.is_excused = lambda: self.rearrangement.is_begun
+        if self.attempts:
+            self.rearrangement.before_restart = self.attempts.rearranged
+        self.rearrangement.listen()
 
     def count_updates(self) -> int:
         """Of the whole run, which must be long enough for its profile."""
@@ -141,7 +149,6 @@ class Trainer:
 
     def train(self) -> ExitCode:
         """Until the last update, or until the run is asked to stop."""
-        self.stop.defer()
         while self.update < self.num_updates:
             if self.must_stop() or self.train_on():
                 self.checkpoints.finish()
@@ -164,6 +171,7 @@ class Trainer:
             mask_smoothing=self.config.data.mask_smoothing,
             pin_memory=self.ranks.device.type == "cuda",
         ) as loader:
+            self.report.restart_waiting()
             for window, micro_batches in loader:
                 self.learning_rate = self.engine.get_lr()[0]
                 with self.rearrangement.inside_update():
@@ -189,12 +197,20 @@ class Trainer:
     def learn(self, batch: Batch, window: Window, number: int) -> None:
         """Forward and backward pass of the update's micro-batch `number`, from 1."""
         self.watchdog.beat(f"micro-batch {number}", self.update)
-        try:
+        if number == self.ds.micro_batches_per_update:
+            self.answer = self.ask()
+        with self.rearranged_if_too_large():
             losses = self.losses(batch, window)
             self.report.add(losses._asdict())
             self.poison.add(batch.sequence_ids.tolist(), losses.total)
             with self.parts("backward"):
                 backward(self.engine, refuse_spike(self, losses.total, number))
+
+    @contextmanager
+    def rearranged_if_too_large(self) -> Iterator[None]:
+        """What changes no weights: where memory runs out in it, this process does not come back."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 self.rearrangement.announce(error)
@@ -224,6 +240,8 @@ class Trainer:
         self.tokens += window.attended
         is_applied = self.engine.was_step_applied()
         self.report.count_update(window.attended, update_flops(window, self.inputs, self.config.objective), is_applied)
+        if is_applied:
+            self.spikes.accept()
         self.skipped_in_a_row = 0 if is_applied else self.skipped_in_a_row + 1
         if not is_applied:
             record_incident(self, window)
@@ -239,9 +257,14 @@ class Trainer:
     def is_due(self, every: int) -> bool:
         return self.update % every == 0 or self.update == self.num_updates
 
+    def ask(self) -> Callable[[], list[int]]:
+        """The question of `must_stop`, put while the last micro-batch is computed, so that nothing waits for the answer."""
+        return ask_largest(self.ranks, [self.stop.is_asked(), self.checkpoints.is_writing])
+
     def must_stop(self) -> bool:
         """Whether any rank was asked to; and commits a checkpoint once all ranks have written their part of it."""
-        is_asked, is_writing = largest(self.ranks, [self.stop.is_asked(), self.checkpoints.is_writing])
+        answer, self.answer = self.answer or self.ask(), None
+        is_asked, is_writing = answer()
         if self.checkpoints.is_pending and not is_writing:
             self.checkpoints.finish()
         if is_asked and self.update < self.num_updates:
@@ -267,7 +290,7 @@ class Trainer:
     def evaluate(self) -> None:
         if self.inputs.heldout is None:
             return
-        with self.report.clock.paused():
+        with self.report.clock.paused(), self.rearrangement.inside_update(), self.rearranged_if_too_large():
             self.model.eval()
             figures = evaluate(
                 self.model,
@@ -308,16 +331,28 @@ class Trainer:
         """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
         self.watchdog.beat("export", self.update)
         weights = master_weights(self.engine)
-        if self.ranks.is_first:
-            partial, final = self.folder / "student.partial", self.folder / "student"
+        problem = from_first(self.ranks, self.write_student(weights) if self.ranks.is_first else "")
+        if problem:
+            raise SaveFailedError(
+                f"the student could not be written: {problem}. Make room and start again with --resume"
+            )
+        if self.best:
+            self.say(f"best held-out loss: {self.best['eval_mlm_loss']:.4f} at update {self.best['update']:.0f}")
+
+    def write_student(self, weights: dict[str, torch.Tensor]) -> str:
+        """Rank 0; the reason if it failed."""
+        partial, final = self.folder / "student.partial", self.folder / "student"
+        try:
             for leftover in (partial, final):
                 shutil.rmtree(leftover, ignore_errors=True)
             self.inputs.tokenizer.save(partial)
             pad_id = self.inputs.corpus.tokenizer.pad_id
             save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
-            partial.rename(final)
-        if self.best:
-            self.say(f"best held-out loss: {self.best['eval_mlm_loss']:.4f} at update {self.best['update']:.0f}")
+            fsync_files(partial)
+            rename(partial, final)
+        except OSError as error:
+            return str(error)
+        return ""
 
     def open_log(self) -> None:
         """The run folder's records, from `update` on."""
@@ -325,6 +360,11 @@ class Trainer:
             self.log.close()
         if self.ranks.is_first:
             self.log = RunFolder(self.folder, self.describe_config(), self.update, self.num_updates)
+
+    def committed(self, update: int) -> None:
+        """Errors: OSError."""
+        if self.attempts:
+            self.attempts.committed(update)
 
     def check_folder(self) -> None:
         """
@@ -352,6 +392,8 @@ class Trainer:
 
     def close(self) -> None:
         self.watchdog.close()
+        self.rearrangement.close()
+        self.checkpoints.close()
         if self.log:
             self.log.close()
 

@@ -3,6 +3,8 @@
     {"attempt": 3, "start_update": 400, "num_ranks": 8, "host": "n0", "time": 1760000000.0}
     {"attempt": 3, "end": "PREEMPTED", "exit_code": 75, "update": 431, "time": 1760003600.0}
 
+    {"attempt": 3, "committed": 431, ...}
+
 An attempt without an end was killed; which update it was in says the heartbeat of rank 0.
 """
 
@@ -16,7 +18,11 @@ from typing import Any
 
 from training.lifecycle import CrashLoopError, ExitCode
 
-_DELIBERATE = {ExitCode.FINISHED.name, ExitCode.PREEMPTED.name, ExitCode.INTERRUPTED.name, ExitCode.BAD_INPUT.name}
+REARRANGED = "REARRANGED"
+_DELIBERATE = {
+    REARRANGED,
+    *(code.name for code in (ExitCode.FINISHED, ExitCode.PREEMPTED, ExitCode.INTERRUPTED, ExitCode.BAD_INPUT)),
+}
 
 
 @dataclass
@@ -25,6 +31,7 @@ class Attempts:
 
     folder: Path
     number: int = 0
+    has_ended: bool = False
 
     @property
     def path(self) -> Path:
@@ -34,14 +41,26 @@ class Attempts:
         self._append({"attempt": self.number, "start_update": start_update, "num_ranks": num_ranks})
 
     def end(self, code: ExitCode, update: int) -> None:
+        """The first end counts: what follows a hang follows from it."""
+        if self.has_ended:
+            return
+        self.has_ended = True
         self._append({"attempt": self.number, "end": code.name, "exit_code": int(code), "update": update})
+
+    def rearranged(self, update: int) -> None:
+        """The same processes start again with smaller micro-batches."""
+        self._append({"attempt": self.number, "end": REARRANGED, "exit_code": None, "update": update})
+
+    def committed(self, update: int) -> None:
+        """A checkpoint is on the disk."""
+        self._append({"attempt": self.number, "committed": update})
 
     def open(self, max_crashes: int) -> None:
         """Number this attempt, settle the one before, refuse to repeat a failure for ever.
 
         Errors: CrashLoopError after `max_crashes` failures in a row in the same update.
         """
-        records = read_records(self.path)
+        records = [record for record in read_records(self.path) if "committed" not in record]
         if records and "end" not in records[-1]:
             killed = {
                 "attempt": records[-1]["attempt"],
@@ -86,6 +105,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return records
+
+
+def last_committed(folder: Path) -> int:
+    """Update of the newest checkpoint that was ever committed in this run folder; 0 where there was none."""
+    return max((record.get("committed", 0) for record in read_records(folder / "attempts.jsonl")), default=0)
 
 
 def _failures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from training.distributed import Ranks, from_first, gather_objects
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, read_facts, rename, write_blocks, write_json
+from training.files import FileFacts, fsync_folder, reads_back, rename, write_blocks, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
-from training.tensor_file import write_tensors
+from training.tensor_file import as_blocks
 
 _FOLDER = re.compile(r"update-([0-9]{8,})")
 
@@ -85,17 +85,18 @@ class _Writer:
     def run(self) -> None:
         """Now. What goes wrong is kept in `problem`."""
         try:
-            name = rank_file(self._rank)
-            self._keep(name, write_tensors(self._folder / name, self._tensors))
+            self._write(rank_file(self._rank), as_blocks(self._tensors))
             if self._state is not None:
-                self._keep(STATE, write_blocks(self._folder / STATE, [json.dumps(self._state, indent=1).encode()]))
+                self._write(STATE, [json.dumps(self._state, indent=1).encode()])
         except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
             self.problem = f"{type(error).__name__}: {error}"
 
-    def _keep(self, name: str, written: FileFacts) -> None:
-        if read_facts(self._folder / name) != written:
-            raise OSError(f"{self._folder / name} does not read back as it was written")
-        self.facts[name] = written
+    def _write(self, name: str, blocks: list[Any]) -> None:
+        path = self._folder / name
+        facts = write_blocks(path, blocks)
+        if not reads_back(path, blocks):
+            raise OSError(f"{path} does not read back as it was written")
+        self.facts[name] = facts
 
 
 @dataclass
@@ -112,7 +113,8 @@ class _Save:
 class Checkpoints:
     """The checkpoints of a run. Methods marked "together" are called by every rank.
 
-    On rank 0, `say` prints, and `before` is called before a save and before its commit: an OSError of it fails the save.
+    On rank 0, `say` prints, `before` is called before a save and before its commit (an OSError of it fails the save), and
+    `after` is told the update of a checkpoint that was committed.
     """
 
     def __init__(
@@ -124,9 +126,10 @@ class Checkpoints:
         max_failures: int,
         say: Callable[[str], None],
         before: Callable[[], None],
+        after: Callable[[int], None],
     ) -> None:
         self.folder, self.ranks, self.keep, self.max_failures = folder, ranks, keep, max_failures
-        self.say, self.before = say, before
+        self.say, self.before, self.after = say, before, after
         self.exchange: Exchange = Collectives(ranks)
         self.newest: int | None = None
         """Update of the newest checkpoint that was committed or loaded."""
@@ -206,34 +209,41 @@ class Checkpoints:
         staging = self.folder / f"update-{update:08d}.{uuid.uuid4().hex[:8]}.partial"
         try:
             self.before()
-            staging.mkdir(parents=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                fsync_folder(self.folder.parent)
+            staging.mkdir()
         except OSError as error:
             return [staging.name, str(error)]
         return [staging.name, ""]
 
     def _commit(self, staging: Path, manifest: Manifest) -> str:
         """Rank 0: from a staged folder to a checkpoint; the reason if that failed."""
-        final = self.folder / f"update-{manifest.update:08d}"
+        final, replaced = self.folder / f"update-{manifest.update:08d}", list[Path]()
         try:
             self.before()
             write_manifest(staging, manifest)
             if final.exists():  # skipped when loading because it is damaged
-                rename(final, final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial"))
+                replaced.append(final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.partial"))
+                rename(final, replaced[0])
             rename(staging, final)
             if read_manifest(final) != manifest:
                 return f"{final} does not read back as it was written"
-            write_json(self.folder / "latest.json", {"checkpoint": final.name})
         except (OSError, DamagedError) as error:
             return str(error)
-        self._prune(manifest.update)
+        self._prune(manifest.update, replaced)
+        try:  # it is committed, whatever happens to what is written about it
+            write_json(self.folder / "latest.json", {"checkpoint": final.name})
+            self.after(manifest.update)
+        except OSError as error:
+            self.say(f"warning: checkpoint {final} is complete, but could not be noted: {error}")
         return ""
 
-    def _prune(self, update: int) -> None:
-        """Rank 0: all but the newest `keep` up to `update`; renamed first, so that none is ever half there.
+    def _prune(self, update: int, outdated: list[Path]) -> None:
+        """Rank 0: `outdated`, and all but the newest `keep` up to `update`; renamed first, so that none is ever half there.
 
         A newer one did not verify when the run was resumed; it goes when its update is saved again.
         """
-        outdated = []
         for old in [path for path in checkpoint_folders(self.folder) if _update_of(path) <= update][self.keep :]:
             doomed = old.with_name(f"{old.name}.{uuid.uuid4().hex[:8]}.partial")
             try:
@@ -250,6 +260,11 @@ class Checkpoints:
             self._cleaner.join()
         self._cleaner = threading.Thread(target=_remove_all, args=(folders,), name="cleaner", daemon=True)
         self._cleaner.start()
+
+    def close(self) -> None:
+        """Wait until what is outdated is gone: nobody may start this run again and clean up."""
+        if self._cleaner is not None:
+            self._cleaner.join()
 
     def _fail(self, update: int, problem: str) -> None:
         self._failures += 1
@@ -297,7 +312,9 @@ def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> V
 
     Errors: ValueError where there are checkpoints and none verifies; `say` told why each was skipped.
     """
-    names = from_first(ranks, [path.name for path in checkpoint_folders(folder)] if ranks.is_first else [])
+    names, problem = from_first(ranks, _list_names(folder) if ranks.is_first else ([], ""))
+    if problem:
+        raise ValueError(f"--resume: {folder} cannot be read: {problem}")
     for name in names:
         candidate, problem = _verify(folder / name, ranks)
         if candidate is not None:
@@ -309,6 +326,13 @@ def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> V
             "without --resume into a new --output"
         )
     return None
+
+
+def _list_names(folder: Path) -> tuple[list[str], str]:
+    try:
+        return [path.name for path in checkpoint_folders(folder)], ""
+    except OSError as error:
+        return [], str(error)
 
 
 def _verify(path: Path, ranks: Ranks) -> tuple[Verified | None, str]:

@@ -43,6 +43,10 @@ def start_engine(model: nn.Module, config: DeepSpeedConfig, num_updates: int, wa
         lr_scheduler=lambda optimizer: LambdaLR(optimizer, schedule),
         dist_init_required=False,
     )
+    if hasattr(
+        engine.optimizer.loss_scaler if hasattr(engine.optimizer, "loss_scaler") else None, "raise_error_at_min_scale"
+    ):
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False  # --max_skipped_updates decides, and says more
     if engine.gradient_accumulation_steps() != config.micro_batches_per_update:
         raise AssertionError("DeepSpeed derived another accumulation than we did")
     return engine

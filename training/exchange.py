@@ -1,6 +1,7 @@
 """How ranks tell each other something: by collectives or, while one of those is stuck, through the process group's store."""
 
 import json
+import time
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -50,6 +51,19 @@ class Store:
         self._calls += 1
         prefix = f"{self._name}/{self._calls}"
         self._store.set(f"{prefix}/{self.ranks.rank}", json.dumps(value))
-        keys = [f"{prefix}/{rank}" for rank in range(self.ranks.num_ranks)]
-        self._store.wait(keys, self._timeout)
-        return [json.loads(self._store.get(key)) for key in keys]
+        if self.ranks.is_first:  # one reads all, so that a thousand ranks do not ask a million times
+            keys = [f"{prefix}/{rank}" for rank in range(self.ranks.num_ranks)]
+            self._store.wait(keys, self._timeout)
+            self._store.set(f"{prefix}/all", json.dumps([json.loads(self._store.get(key)) for key in keys]))
+        self._store.wait([f"{prefix}/all"], self._timeout)
+        return json.loads(self._store.get(f"{prefix}/all"))
+
+    def wait_for_readers(self) -> None:
+        """All ranks have read all they asked for; rank 0 returns last, because the store may live in its process."""
+        key = f"{self._name}/readers"
+        self._store.add(key, 1)
+        deadline = time.monotonic() + self._timeout.total_seconds()
+        while self.ranks.is_first and self._store.add(key, 0) < self.ranks.num_ranks:
+            if time.monotonic() > deadline:
+                raise TimeoutError("not all ranks are ready to start again")
+            time.sleep(0.1)

@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 
 _LAUNCHERS = ("deepspeed", "torchrun", "torch.distributed.run", "mpirun", "prterun", "prted")
 _TICK = 1.0  # seconds between two looks at the launcher
+_DEADLINE, _REASON = "DISTILLERY_DEADLINE", "DISTILLERY_STOP_REASON"
 _SLURM_MARGIN = 120.0  # seconds left to save in when SLURM's time ends
 
 
@@ -86,11 +87,12 @@ class StopRequest:
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason = os.environ.pop(_REASON, "")
         self.is_orphan = False
         """The launcher is gone."""
         self._is_deferred = False
-        self._deadline, self._interrupts = _slurm_deadline(), 0
+        self._was_told_deadline = _DEADLINE in os.environ
+        self._deadline, self._interrupts = float(os.environ.pop(_DEADLINE, _slurm_deadline())), 0
         self._launcher = _Launcher()
         read, write = os.pipe()
         os.set_blocking(write, False)
@@ -103,9 +105,13 @@ class StopRequest:
         threading.Thread(target=self._listen, args=(read,), name="signals", daemon=True).start()
 
     def stop_after(self, seconds: float) -> None:
-        """Counted from now; 0 is never."""
-        if seconds:
+        """Counted from now; 0 is never. A process that started itself again keeps the end that it had."""
+        if seconds and not self._was_told_deadline:
             self._deadline = min(self._deadline, time.time() + seconds)
+
+    def memory(self) -> dict[str, str]:
+        """What a process that replaces this one must know, for its environment."""
+        return {_DEADLINE: repr(self._deadline), _REASON: self.reason}
 
     def defer(self) -> None:
         """From now on there is something to save: whoever asks waits for the end of the update."""
@@ -118,10 +124,10 @@ class StopRequest:
 
     def _ask(self, reason: str) -> None:
         """The first reason is kept."""
-        self.reason = self.reason or reason
         if not self._is_deferred:
-            tell(f"stopped before training began ({self.reason}); there was nothing to save", sys.stderr)
+            tell(f"stopped before training began ({reason}); there was nothing to save", sys.stderr)
             os._exit(ExitCode.PREEMPTED)
+        self.reason = self.reason or reason
 
     def _listen(self, pipe: int) -> None:
         while True:
@@ -163,12 +169,12 @@ class _Launcher:
 
     def __init__(self) -> None:
         self._parent = os.getppid()
-        self._watched = {pid: _birth(pid) for pid in _launchers_above(self._parent)}
+        self._watched = {pid: birth(pid) for pid in _launchers_above(self._parent)}
 
     def is_gone(self) -> bool:
         if os.getppid() != self._parent and self._parent != 1:
             return True
-        return any(_birth(pid) != birth for pid, birth in self._watched.items())
+        return any(birth(pid) != born for pid, born in self._watched.items())
 
 
 def _launchers_above(pid: int) -> list[int]:
@@ -189,7 +195,7 @@ def _launchers_above(pid: int) -> list[int]:
     return found
 
 
-def _birth(pid: int) -> str:
+def birth(pid: int) -> str:
     """Start time of a process, "" where it is gone or only waits to be collected: pids are used again."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

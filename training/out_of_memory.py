@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,11 +25,13 @@ from training.checkpoint import Checkpoints
 from training.distributed import Ranks
 from training.exchange import Store
 from training.files import write_json
-from training.lifecycle import ExitCode, RunError, leave_now, tell
+from training.lifecycle import ExitCode, RunError, StopRequest, leave_now, tell
 from training.rendezvous import free_port
 
 _FILE = "micro_batch.json"
 _KEY = "distillery/out_of_memory"
+_TICK = 1.0  # seconds
+_ANSWER_SECONDS = 5.0  # for the store to answer
 _TIMEOUT = timedelta(minutes=10)  # for the slowest rank to write its part
 
 
@@ -81,13 +82,18 @@ class Rearrangement:
         configured: int,
         current: int,
         sequences_per_rank: int,
+        stop: StopRequest,
     ) -> None:
         self.ranks, self.folder, self.checkpoints, self._snapshot = ranks, folder, checkpoints, snapshot
+        self.stop = stop
         self._between_updates = threading.Lock()
         self._between_updates.acquire()
         self._configured, self._current, self._sequences_per_rank = configured, current, sequences_per_rank
         self._store: Any = dist.distributed_c10d._get_default_store()
-        self._is_begun = threading.Event()
+        self._was_announced = False
+        self._is_begun, self._is_over = threading.Event(), threading.Event()
+        self.before_restart: Callable[[int], None] = lambda update: None
+        """Told the update after which the process is replaced."""
 
     @contextmanager
     def inside_update(self) -> Iterator[None]:
@@ -102,15 +108,36 @@ class Rearrangement:
         self._store.set(_KEY, f"rank {self.ranks.rank}: {reason}")
         self._run()
 
-    def poll(self) -> None:
-        """Every rank, from a thread of its own: joins in where one has run out."""
-        if not self._is_begun.is_set() and self._is_announced():
-            self._run()
+    def listen(self) -> None:
+        """From now on every rank joins in where one has run out.
+
+        In a thread of its own: to ask blocks for as long as the process that keeps the store is stopped.
+        """
+        threading.Thread(target=self._listen, name="out of memory", daemon=True).start()
+
+    def _listen(self) -> None:
+        while not self._is_over.wait(_TICK):
+            if not self.is_begun and self._is_announced():
+                self._run()
+
+    @property
+    def is_begun(self) -> bool:
+        """The main thread no longer counts: this process is about to be replaced."""
+        return self._is_begun.is_set()
+
+    def close(self) -> None:
+        self._is_over.set()
 
     def wait_if_begun(self) -> None:
         """What a collective that failed must ask first: the process may be about to be replaced."""
-        if self._is_begun.is_set() or self._is_announced():
+        asking = threading.Thread(target=self._note_announcement, daemon=True)
+        asking.start()
+        asking.join(_ANSWER_SECONDS)  # the process that keeps the store may be stopped
+        if self.is_begun or self._was_announced:
             threading.Event().wait(_TIMEOUT.total_seconds())
+
+    def _note_announcement(self) -> None:
+        self._was_announced = self._is_announced()
 
     def _is_announced(self) -> bool:
         try:
@@ -149,14 +176,14 @@ class Rearrangement:
                 f"micro-batches of {size} instead of {self._current} sequences"
             )
         port = exchange.from_first(free_port())
-        exchange.gather("ready")
-        if self.ranks.is_first:
-            time.sleep(1.0)  # the store may live in this process, and the others are still reading from it
-        restart(["--resume", "--output", str(self.folder)], port)
+        self.before_restart(state["update"])
+        exchange.wait_for_readers()
+        restart(["--resume", "--output", str(self.folder)], port, self.stop.memory())
 
 
-def restart(more: Sequence[str], port: int) -> NoReturn:
-    """This process anew, under its process id, with the flags it had and those in `more` that it had not.
+def restart(more: Sequence[str], port: int, memory: dict[str, str]) -> NoReturn:
+    """This process anew, under its process id, with the flags it had and those in `more` that it had not, and with `memory`
+    in its environment.
 
     The ranks meet at `port` of rank 0's host: the store where they met before remembers addresses that are gone.
     """
@@ -166,10 +193,10 @@ def restart(more: Sequence[str], port: int) -> NoReturn:
         arguments.append(more[0])
     if "__output" not in flags:
         arguments += more[1:]
+    os.environ.update(memory)
     os.environ["MASTER_PORT"], os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(port), "False"
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.closerange(
-        3, os.sysconf("SC_OPEN_MAX")
-    )  # sockets of the old group would stay open, and nobody would answer on them
+    # The old group's sockets would stay open, with nobody behind them.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.execv(arguments[0] if os.path.isabs(arguments[0]) else sys.executable, arguments)

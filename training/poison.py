@@ -6,7 +6,6 @@ on which rank; and the rule for losses that jump. Flags stay on the device and a
     incidents/update-00000012.json   {"update", "window", "reason", "micro_batches": [{"rank", "what", "sequence_ids"}]}
 """
 
-import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,8 @@ class SpikeRule:
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self.losses: deque[float] = deque(maxlen=_REMEMBERED)
+        self.candidate: float | None = None
+        """Loss of the update in progress, if it is no spike."""
 
     def remember(self, losses: list[float]) -> None:
         """Those of the last updates, and no others."""
@@ -70,14 +71,15 @@ class SpikeRule:
         self.losses.extend(losses)
 
     def is_spike(self, loss: float) -> bool:
-        """`loss` of an update over all ranks; remembered if it is none."""
-        if not math.isfinite(loss):
-            return True
+        """`loss` of an update over all ranks, finite."""
         mean = sum(self.losses) / max(1, len(self.losses))
-        if len(self.losses) >= _NEEDED and loss > self.factor * mean:
-            return True
-        self.losses.append(loss)
-        return False
+        return len(self.losses) >= _NEEDED and loss > self.factor * mean
+
+    def accept(self) -> None:
+        """The candidate's update was applied."""
+        if self.candidate is not None:
+            self.losses.append(self.candidate)
+        self.candidate = None
 
 
 def write_incident(folder: Path, incident: dict[str, Any]) -> Path:

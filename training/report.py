@@ -32,6 +32,10 @@ class Report:
         """One micro-batch's shares: `total` and the components. They stay on the device."""
         self.sums.add([losses[name] for name in ("total", *self.components)])
 
+    def restart_waiting(self) -> None:
+        """Another loader counts the seconds of waiting for data, from 0."""
+        self._waited = 0.0
+
     def count_update(self, tokens: int, flops: float, is_applied: bool = True) -> None:
         """`tokens` and `flops` over all ranks. The losses of an update that was skipped do not count."""
         self.sums.count_update(is_applied)

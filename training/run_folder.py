@@ -119,11 +119,19 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         # A crash can leave a last line without its end; it is past the checkpoint too.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
+        kept = [line for line in lines if line.endswith("\n") and _update_of(line) <= update]
         partial = path.with_name("metrics.jsonl.partial")
         write_blocks(partial, ["".join(kept).encode()])
         os.replace(partial, path)
         fsync_folder(self.path)
+
+
+def _update_of(line: str) -> float:
+    """Infinite for a line that no longer is one, as a crash may leave it on some file systems."""
+    try:
+        return json.loads(line)["update"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _complain(line: str) -> None:

@@ -13,8 +13,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from training.lifecycle import birth
+
 _PATIENCE = 15.0  # seconds for the job before this one, which was just killed, to go
-_BEATS = 3.0  # seconds in which a live holder rewrites its heartbeat
+_BEATS = 12.0  # seconds in which a live holder rewrites its heartbeat, whatever it does
 
 
 class RunLock:
@@ -26,8 +28,8 @@ class RunLock:
         self.path = folder / "lock"
         self.recovered = ""
         """Who held it before and died; empty where nobody did."""
-        self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-        self._mine["job"] = os.environ.get("SLURM_JOB_ID", "")
+        self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "birth": birth(os.getpid())}
+        self._mine |= {"token": uuid.uuid4().hex, "job": os.environ.get("SLURM_JOB_ID", "")}
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._acquire(folder, patience)
@@ -43,7 +45,7 @@ class RunLock:
         if holder.get("token") != self._mine["token"]:
             raise OSError(f"{self.path} now belongs to {_describe(holder)}: this process must not write there any more")
 
-    def release(self) -> None:
+    def close(self) -> None:
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 
@@ -57,12 +59,16 @@ class RunLock:
                 )
             time.sleep(0.2)
         holder = self._read()
-        if holder and holder.get("host") != self._mine["host"] and _beats(folder):
+        if holder.get("host") == self._mine["host"] and holder.get("pid") != self._mine["pid"]:
+            is_alive = birth(int(holder["pid"])) == holder.get("birth", "?")  # where the file system has no locks
+        else:
+            is_alive = bool(holder) and holder.get("host") != self._mine["host"] and _beats(folder)
+        if is_alive:
             raise ValueError(
-                f"--output {folder} is being written by {_describe(holder)}: its heartbeat still changes. Wait for it, stop "
-                "it, or choose another --output"
+                f"--output {folder} is being written by {_describe(holder)}, which is alive. Wait for it, stop it, or "
+                "choose another --output"
             )
-        if holder:
+        if holder and holder.get("pid") != self._mine["pid"]:
             self.recovered = _describe(holder)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(self._mine).encode() + b"\n", 0)

@@ -6,13 +6,14 @@ end to end, are the same tensor: another number of ranks only cuts it elsewhere.
 rounded, so they are not saved.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 Scalars = dict[str, Any]
+OptimizerState = dict[int, dict[str, Any]]
+"""By parameter group: tensors of this rank's part, and numbers."""
 
 
 class Pieces(Protocol):
@@ -39,8 +40,9 @@ def engine_tensors(engine: Any) -> dict[str, Tensor]:
     """This rank's part of the weights and moments, by name: the live tensors, without padding."""
     optimizer = engine.optimizer
     tensors = {}
-    for group, (master, padding, _) in enumerate(_groups(optimizer)):
-        length = master.numel() - padding
+    for group, (master, parameters) in enumerate(_groups(optimizer)):
+        start, stop = _span(optimizer, group, master, parameters)
+        length = stop - start
         tensors[f"group{group}.master"] = master.detach()[:length]
         for key, value in _optimizer_state(optimizer, group).items():
             tensors[f"group{group}.{key}"] = value[:length] if value.numel() == master.numel() else value
@@ -56,18 +58,24 @@ def engine_scalars(engine: Any) -> Scalars:
         "learning_rates": [group["lr"] for group in engine.optimizer.param_groups],
         "scheduler": engine.lr_scheduler.state_dict(),
         "loss_scaler": _plain(getattr(engine.optimizer, "loss_scaler", None)),
+        "optimizer_numbers": [
+            {key: value for key, value in _state_of(engine.optimizer, group).items() if isinstance(value, int | float)}
+            for group in range(len(engine.optimizer.optimizer.param_groups))
+        ],
     }
 
 
-def restore_engine(engine: Any, pieces: Pieces, scalars: Scalars) -> None:
-    """Every rank must call it. Errors: ValueError where the saved tensors do not fit the model."""
+def read_engine(engine: Any, pieces: Pieces) -> OptimizerState:
+    """This rank's part of what was saved, for `restore_engine`; the engine is not changed.
+
+    Errors: ValueError where the saved tensors do not fit the model; OSError.
+    """
     optimizer = engine.optimizer
-    states: dict[int, dict[str, Tensor]] = {}
-    for group, (master, _, parameters) in enumerate(_groups(optimizer)):
+    states: OptimizerState = {}
+    for group, (master, parameters) in enumerate(_groups(optimizer)):
         prefix, expected = f"group{group}.", sum(parameter.numel() for parameter in parameters)
-        start = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group]) * master.numel()
-        stop = min(start + master.numel(), expected)
-        states[group] = pieces.numbers(prefix)
+        start, stop = _span(optimizer, group, master, parameters)
+        states[group] = dict(pieces.numbers(prefix))
         for key in pieces.vectors(prefix):
             name = prefix + key
             if pieces.length(name) != expected:
@@ -77,7 +85,15 @@ def restore_engine(engine: Any, pieces: Pieces, scalars: Scalars) -> None:
             part = states[group][key] = torch.zeros(master.numel())
             if start < stop:
                 part[: stop - start] = pieces.part(name, start, stop)
+    return states
+
+
+def restore_engine(engine: Any, states: OptimizerState, scalars: Scalars) -> None:
+    """Together: what `read_engine` and `engine_scalars` gave, put back."""
+    optimizer = engine.optimizer
+    for group, (master, _) in enumerate(_groups(optimizer)):
         master.data.copy_(states[group].pop("master"))
+        states[group].update(scalars["optimizer_numbers"][group])
     # As a whole, because an optimizer makes its moments in its first step only.
     base = optimizer.optimizer
     base.load_state_dict({"state": states, "param_groups": base.state_dict()["param_groups"]})
@@ -99,26 +115,38 @@ def generators(device: torch.device) -> dict[str, Tensor]:
     return states
 
 
-def restore_generators(device: torch.device, read: Callable[[str], Tensor]) -> None:
-    torch.set_rng_state(read("generator.cpu"))
+def restore_generators(device: torch.device, states: dict[str, Tensor]) -> None:
+    """What `generators` gave."""
+    torch.set_rng_state(states["generator.cpu"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(read("generator.cuda"), device)
+        torch.cuda.set_rng_state(states["generator.cuda"], device)
 
 
 def _optimizer_state(optimizer: Any, group: int) -> dict[str, Tensor]:
-    state = optimizer.optimizer.state[optimizer.optimizer.param_groups[group]["params"][0]]
-    return {key: value for key, value in state.items() if torch.is_tensor(value)}
+    return {key: value for key, value in _state_of(optimizer, group).items() if torch.is_tensor(value)}
 
 
-def _groups(optimizer: Any) -> list[tuple[Tensor, int, list[Tensor]]]:
-    """Of each parameter group this rank's part of the fp32 weights, the padding at its end, and the model's parameters.
+def _state_of(optimizer: Any, group: int) -> dict[str, Any]:
+    return optimizer.optimizer.state[optimizer.optimizer.param_groups[group]["params"][0]]
+
+
+def _span(optimizer: Any, group: int, master: Tensor, parameters: list[Tensor]) -> tuple[int, int]:
+    """This rank's part [start, stop) of the group without padding; DeepSpeed's own count of that is wrong in ZeRO-1 with
+    bf16 where more than one part is padded."""
+    expected = sum(parameter.numel() for parameter in parameters)
+    start = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group]) * master.numel()
+    return min(start, expected), min(start + master.numel(), expected)
+
+
+def _groups(optimizer: Any) -> list[tuple[Tensor, list[Tensor]]]:
+    """Of each parameter group this rank's part of the fp32 weights, padded at its end, and the model's parameters.
 
     DeepSpeed has a class of its own for ZeRO-1 in bf16, with other names for the same things and without a loss scale.
     """
     if hasattr(optimizer, "fp32_groups_flat_partition"):
-        lists = (optimizer.fp32_groups_flat_partition, optimizer.group_paddings, optimizer.bf16_groups)
+        lists = (optimizer.fp32_groups_flat_partition, optimizer.bf16_groups)
     else:
-        lists = (optimizer.single_partition_of_fp32_groups, optimizer.groups_padding, optimizer.bit16_groups)
+        lists = (optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups)
     return list(zip(*lists, strict=True))
 
 

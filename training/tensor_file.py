@@ -1,30 +1,29 @@
-"""One rank's tensors in a safetensors file: written from memory without a second copy, hashed on the way."""
+"""One rank's tensors as a safetensors file: the buffers to write, without a second copy, and reading those of all ranks."""
 
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.files import FileFacts, write_blocks
 from training.manifest import DamagedError, rank_file
 
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.int32: "I32"}
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> FileFacts:
-    """Contiguous CPU tensors -> a safetensors file on the disk. Errors: OSError."""
+def as_blocks(tensors: dict[str, Tensor]) -> list[Any]:
+    """Contiguous CPU tensors -> the buffers that, end to end, are a safetensors file of them."""
     header, end = {}, 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    blocks = [struct.pack("<Q", len(text)) + text]
-    blocks += [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors.values() if tensor.numel()]
-    return write_blocks(path, blocks)
+    data = [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors.values() if tensor.numel()]
+    return [struct.pack("<Q", len(text)) + text, *data]
 
 
 class SavedParts:

@@ -1,4 +1,4 @@
-"""Fuzzing guided by coverage, with atheris (libFuzzer): inputs that reach new lines of data/ are kept and damaged further.
+"""Fuzzing guided by coverage, with atheris (libFuzzer): inputs that reach new lines of ours are kept and damaged further.
 
     python -m tests.fuzz.coverage --target corpus --inputs 1000000 --seed 1
 
@@ -14,7 +14,7 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["data"]):
+with atheris.instrument_imports(include=["data", "training"]):
     from tests.fuzz.targets import TARGETS
 
 from tests.fuzz.mutate import mutate

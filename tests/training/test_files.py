@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import FileFacts, LineFile, read_facts, rename, write_blocks, write_json
+from training.files import FileFacts, LineFile, read_facts, reads_back, rename, write_blocks, write_json
 
 
 def test_facts_are_those_of_the_bytes(tmp_path: Path) -> None:
@@ -18,6 +18,9 @@ def test_facts_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert write_blocks(tmp_path / "x", blocks) == expected
     assert read_facts(tmp_path / "x") == expected
     assert (tmp_path / "x").read_bytes() == whole
+    assert reads_back(tmp_path / "x", blocks)
+    for wrong in ([*blocks, b"d"], blocks[:2], [b"b", *blocks[1:]], []):
+        assert not reads_back(tmp_path / "x", wrong)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def test_the_lock_of_a_dead_process_is_recovered(tmp_path: Path) -> None:
     second = RunLock(tmp_path)
     assert f"process {first.pid}" in second.recovered
     second.check()
-    second.release()
+    second.close()
     third = RunLock(tmp_path)
     assert third.recovered == ""
-    third.release()
+    third.close()
 
 
 def test_a_lock_taken_away_is_noticed(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path) -> None:
     beating = threading.Thread(target=heart)
     beating.start()
     try:
-        with pytest.raises(ValueError, match=r"process 1 on other, SLURM job 17: its heartbeat still changes"):
+        with pytest.raises(ValueError, match=r"process 1 on other, SLURM job 17, which is alive"):
             RunLock(tmp_path)
     finally:
         stop.set()
@@ -81,4 +81,4 @@ def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path) -> None:
 
 def test_a_torn_lock_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text('{"host": "ot')
-    RunLock(tmp_path).release()
+    RunLock(tmp_path).close()
