@@ -102,7 +102,8 @@ class Trainer:
             say=self.say,
             before=self.check_folder,
         )
-        self.checkpoints.newest = self.update if self.resumed else None
+        if self.resumed:
+            self.checkpoints.continue_from(self.update)
         self.rearrangement = Rearrangement(
             self.ranks,
             self.folder,

@@ -9,6 +9,7 @@ The ranks agree at the end of an update that all have written theirs, then rank 
 cleaned up and reported, and the checkpoints from before stay.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -138,6 +139,18 @@ class Checkpoints:
         if ranks.is_first and folder.is_dir():
             self._remove(list(folder.glob("*.partial")))
 
+    def continue_from(self, update: int) -> None:
+        """That checkpoint was loaded. A crash before the pointer was written, or damage, left it at another one."""
+        self.newest = update
+        if self.ranks.is_first:
+            try:
+                self._point_at(update)
+            except OSError as error:
+                self.say(f"warning: {self.folder / 'latest.json'} cannot be written: {error}")
+
+    def _point_at(self, update: int) -> None:
+        write_json(self.folder / "latest.json", {"checkpoint": f"update-{update:08d}"})
+
     @property
     def is_writing(self) -> bool:
         return self._save is not None and self._save.writer.is_writing
@@ -224,7 +237,7 @@ class Checkpoints:
             rename(staging, final)
             if read_manifest(final) != manifest:
                 return f"{final} does not read back as it was written"
-            write_json(self.folder / "latest.json", {"checkpoint": final.name})
+            self._point_at(manifest.update)
         except (OSError, DamagedError) as error:
             return str(error)
         self._prune(manifest.update, replaced)
@@ -272,9 +285,13 @@ class Checkpoints:
             )
 
 
-def _remove_all(folders: list[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove_all(leftovers: list[Path]) -> None:
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:  # of the pointer
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
