@@ -109,9 +109,12 @@ def test_a_warning_saves_and_queues_again_and_changes_nothing(cluster: Cluster, 
 @pytest.mark.slow
 def test_a_job_out_of_time_goes_on_where_it_was(cluster: Cluster, flags: Flags, tmp_path: Path) -> None:
     run = tmp_path / "slurm"
-    limits = ["--time=2", "--signal=B:USR1@60"]  # comes 30 to 60 s after the start: SLURM looks twice a minute
-    job = cluster.submit(TWO_NODES + limits, flags("slurm", max_updates=4000), tmp_path / "log.txt")
-    cluster.restart_now(job, TimeLimit=30)
+    options = [*TWO_NODES, "--time=600", "--signal=B:USR1@110"]
+    job = cluster.submit(options, flags("slurm", max_updates=4000), tmp_path / "log.txt")
+    wait_for_update(cluster, job, run)
+    hours, minutes, _ = map(int, cluster.show(job)["RunTime"].split(":"))
+    cluster.run("scontrol", "update", f"jobid={job}", f"TimeLimit={60 * hours + minutes + 2}")  # 60 to 120 s left
+    cluster.restart_now(job, TimeLimit=600)
     shown = cluster.wait(job, "COMPLETED")
     assert (shown["Restarts"], shown["ExitCode"]) == ("1", "0:0")
     assert [record["end"] for record in lines(run / "attempts.jsonl") if "end" in record] == ["PREEMPTED", "FINISHED"]
