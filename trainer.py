@@ -176,6 +176,7 @@ class Trainer:
                     rewind(self)
                     return False
                 if self.is_due(self.config.run.eval_every):
+                    self.commit_written()  # a crash in a long evaluation must not lose it
                     self.evaluate()
                 is_stopping = self.must_stop()
                 if is_stopping or self.is_due(self.config.run.checkpoint_every):
@@ -237,11 +238,15 @@ class Trainer:
     def is_due(self, every: int) -> bool:
         return self.update % every == 0 or self.update == self.num_updates
 
-    def must_stop(self) -> bool:
-        """Whether any rank was asked to; and commits a checkpoint once all ranks have written their part of it."""
-        is_asked, is_writing = largest(self.ranks, [self.stop.is_asked(), self.checkpoints.is_writing])
-        if self.checkpoints.is_pending and not is_writing:
+    def commit_written(self) -> None:
+        """Commits a checkpoint once all ranks have written their part of it."""
+        if self.checkpoints.is_pending and not largest(self.ranks, [self.checkpoints.is_writing])[0]:
             self.checkpoints.finish()
+
+    def must_stop(self) -> bool:
+        """Whether any rank was asked to; and commits a checkpoint that is written."""
+        self.commit_written()
+        (is_asked,) = largest(self.ranks, [self.stop.is_asked()])
         if is_asked and self.update < self.num_updates:
             self.say(f"stopping after update {self.update}: {self.stop.reason or 'another rank was asked to'}")
             return True
