@@ -9,7 +9,6 @@ The ranks agree at the end of an update that all have written theirs, then rank 
 cleaned up and reported, and the checkpoints from before stay.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -137,7 +136,7 @@ class Checkpoints:
         self._failures = 0
         self._cleaner: threading.Thread | None = None
         if ranks.is_first and folder.is_dir():
-            self._remove(list(folder.glob("*.partial")))
+            self._remove(list(folder.glob("update-*.partial")))
 
     def continue_from(self, update: int) -> None:
         """That checkpoint was loaded. A crash before the pointer was written, or damage, left it at another one."""
@@ -285,13 +284,9 @@ class Checkpoints:
             )
 
 
-def _remove_all(leftovers: list[Path]) -> None:
-    for leftover in leftovers:
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:  # of the pointer
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+def _remove_all(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
