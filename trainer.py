@@ -110,7 +110,8 @@ class Trainer:
             before=self.check_folder,
             after=self.committed,
         )
-        self.checkpoints.newest = self.update if self.resumed else None
+        if self.resumed:
+            self.checkpoints.continue_from(self.update)
         self.rearrangement = Rearrangement(
             self.ranks,
             self.folder,
@@ -186,6 +187,7 @@ class Trainer:
                     rewind(self)
                     return False
                 if self.is_due(self.config.run.eval_every):
+                    self.checkpoints.finish()  # a crash in a long evaluation must not lose it
                     self.evaluate()
                 is_stopping = self.must_stop()
                 if is_stopping or self.is_due(self.config.run.checkpoint_every):

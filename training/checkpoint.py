@@ -138,7 +138,19 @@ class Checkpoints:
         self._failures = 0
         self._cleaner: threading.Thread | None = None
         if ranks.is_first and folder.is_dir():
-            self._remove(list(folder.glob("*.partial")))
+            self._remove(list(folder.glob("update-*.partial")))
+
+    def continue_from(self, update: int) -> None:
+        """That checkpoint was loaded. A crash before the pointer was written, or damage, left it at another one."""
+        self.newest = update
+        if self.ranks.is_first:
+            try:
+                self._point_at(update)
+            except OSError as error:
+                self.say(f"warning: {self.folder / 'latest.json'} cannot be written: {error}")
+
+    def _point_at(self, update: int) -> None:
+        write_json(self.folder / "latest.json", {"checkpoint": f"update-{update:08d}"})
 
     @property
     def is_writing(self) -> bool:
@@ -233,7 +245,7 @@ class Checkpoints:
             return str(error)
         self._prune(manifest.update, replaced)
         try:  # it is committed, whatever happens to what is written about it
-            write_json(self.folder / "latest.json", {"checkpoint": final.name})
+            self._point_at(manifest.update)
             self.after(manifest.update)
         except OSError as error:
             self.say(f"warning: checkpoint {final} is complete, but could not be noted: {error}")

@@ -96,6 +96,10 @@ class Proof:
         assert set(outcome.rank_codes.values()) == {0}, outcome
         assert last_end(folder) == "FINISHED"
         assert not list((folder / "checkpoints").glob("*.partial"))
+        newest = newest_checkpoint(folder)
+        pointer = json.loads((folder / "checkpoints/latest.json").read_text())
+        assert newest is not None
+        assert pointer == {"checkpoint": newest.name}
         assert_same_run(folder, self.whole)
         return outcome
 
