@@ -7,6 +7,7 @@ micro-batch and --resume: memory that was cut to pieces is whole again, and noth
     micro_batch.json   {"instead_of": 8, "sequences_per_micro_batch": 4}: later starts take it up; remove it to try again
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -197,6 +198,9 @@ def restart(more: Sequence[str], port: int, memory: dict[str, str]) -> NoReturn:
     os.environ["MASTER_PORT"], os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(port), "False"
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # The old group's sockets would stay open, with nobody behind them.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # The old group's sockets would stay open, with nobody behind them. Closed now, threads that wait at them would abort.
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(descriptor, False)
     os.execv(arguments[0] if os.path.isabs(arguments[0]) else sys.executable, arguments)
