@@ -49,14 +49,12 @@ from training.out_of_memory import remembered_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
-from training.watchdog import limited
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
     report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
-    with limited("meeting the other ranks", config.run.hang_timeout):
-        ranks = start_ranks()
+    ranks = start_ranks(config.run.hang_timeout)
     num_ranks = config.run.plan or ranks.num_ranks
     ds, loader, inputs = read_inputs(config, ranks, num_ranks)
     work = Workload(inputs, ds, config.objective, config.data, config.run, num_ranks, ranks.device)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from training.extension_lock import clear_stale_locks
 from training.lifecycle import ExitCode
 from training.rendezvous import describe_group, kernel_id
+from training.watchdog import limited
 
 Result = TypeVar("Result")
 
@@ -37,11 +38,15 @@ class Ranks:
         return self.rank == 0
 
 
-def start_ranks() -> Ranks:
-    """Join the process group that the launcher (deepspeed, torchrun, srun, mpirun) described; alone without one."""
+def start_ranks(patience: float = 1800.0) -> Ranks:
+    """Join the process group that the launcher (deepspeed, torchrun, srun, mpirun) described; alone without one.
+
+    Ends the process with HANG where the others do not come within `patience` seconds.
+    """
     if not torch.cuda.is_available():
         keep_freed_memory()  # first of all: importing DeepSpeed allocates, and torch's switch is read only once
     import deepspeed
+    from deepspeed.comm.torch import build_shm_op
 
     try:
         describe_group(os.environ)
@@ -52,7 +57,9 @@ def start_ranks() -> Ranks:
     device = _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
         clear_stale_locks()  # DeepSpeed compiles its communication here, behind a lock that it would wait for without end
-    deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
+        build_shm_op()  # and not below: who ends a compilation leaves that lock behind
+    with limited("meeting the other ranks", patience):
+        deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     if device.type == "cpu":
         share_cores()
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if device.type == "cuda" else None

@@ -101,9 +101,9 @@ def update_of(path: Path) -> int:
 # -- around the run's own methods --
 
 
-def start_ranks(original: Callable[[], Any]) -> Any:
+def start_ranks(original: Callable[..., Any], *args: Any) -> Any:
     FAULT_HERE.reach("rendezvous", 0)
-    return original()
+    return original(*args)
 
 
 def start_engine(original: Callable[..., Any], *args: Any) -> Any:
