@@ -1,5 +1,6 @@
 # make demo   from nothing to a distilled student, in minutes on two cores
-# make test   set-up and the whole suite
+# make test   set-up and the suite
+# make slow   the tests that take minutes each: time limits of a real SLURM, a whole rehearsal
 # make check  formatter, linter, type checker, tests
 # make chaos  runs killed in every way at every point, under every launcher: an hour or two
 # make bench  one update, and every fused operation alone, side by side with what you would use instead
@@ -7,13 +8,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint chaos bench clean
+.PHONY: demo test slow check lint chaos bench clean
 
 demo: .venv/ready
 	$(BIN)/python -m launcher.demo
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/ready-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready-dev
 	$(BIN)/ruff format --check .

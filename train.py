@@ -52,7 +52,6 @@ from training.run_lock import RunLock
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
-    report_bus_errors()
     stop.stop_after(parse_duration(config.run.stop_after))
     ranks = start_ranks(config.run.hang_timeout)
     num_ranks = config.run.plan or ranks.num_ranks
@@ -209,6 +208,7 @@ def describe_change(trainer: Trainer) -> str:
 
 def run_and_leave(config: TrainConfig, stop: StopRequest) -> NoReturn:
     """`main`, and the end of this process with its exit code."""
+    report_bus_errors()
     try:
         code = int(main(config, stop))
     except SystemExit as ending:  # refused, by all ranks

@@ -67,7 +67,7 @@ def test_going_back_leaves_the_sequences_out(proof: Proof, record: Record, tmp_p
     folder = tmp_path / "run"
     outcome = poisoned(proof, folder, [4, 5], "--max_skipped_updates", 2, "--rewinds", 1)
     assert outcome.launcher_code == 0, outcome.output[-3000:]
-    assert "rewound to update 3; windows 4 to 5 are left out (1 of 1)" in outcome.output
+    assert "rewound to update 3; windows [4, 5] are left out (1 of 1 times)" in outcome.output
     got, expected = losses(folder), losses(proof.whole)
     assert list(got) == list(range(1, UPDATES + 1))
     assert [got[update] for update in range(1, 5)] == [expected[update] for update in range(1, 5)]
@@ -105,10 +105,8 @@ def test_a_corpus_cut_short_under_its_map(proof: Proof, record: Record, tmp_path
     outcome = launch("torchrun", flags, tmp_path / "notes", fault)
     assert outcome.has_fired
     codes = set(outcome.rank_codes.values())
-    assert codes & {ExitCode.BAD_INPUT, ExitCode.MAPPED_FILE_LOST}, outcome.output[-3000:]
-    assert codes <= {ExitCode.BAD_INPUT, ExitCode.MAPPED_FILE_LOST, ExitCode.FAILED, ExitCode.PREEMPTED, None}
-    if ExitCode.BAD_INPUT in codes:
-        assert f"{cut} had" in outcome.output
+    assert codes <= {ExitCode.MAPPED_FILE_LOST, ExitCode.FAILED, ExitCode.PREEMPTED, None}, outcome.output[-3000:]
+    assert ExitCode.MAPPED_FILE_LOST in codes or f"{cut} had" in outcome.output
     lost, end = proof.lost(folder), last_end(folder)
     shutil.copyfile(whole, cut)
     proof.resume(folder, "torchrun", data=corpus / proof.toy.train.name)
