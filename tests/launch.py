@@ -46,6 +46,18 @@ def run(command: list[object], timeout: float = 200, **more: Any) -> subprocess.
     )
 
 
+def start(command: list[object], **more: str) -> subprocess.Popen[str]:
+    """A command in the project's root that goes on; its output comes together, through `stdout`."""
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment() | more,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
 def torchrun_command(num_ranks: int, *arguments: object) -> list[object]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", num_ranks]
     return [*launcher, "--master_port", free_port(), *arguments]
@@ -57,14 +69,7 @@ def torchrun(num_ranks: int, *arguments: object, timeout: float = 200) -> subpro
 
 def kill_when(command: list[object], text: str) -> None:
     """Start a command and SIGKILL it with all its descendants as soon as it prints `text`."""
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = start(command)
     assert process.stdout is not None
     seen = []
     for line in process.stdout:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.launch import ROOT, environment
+from tests.launch import ROOT, environment, start
 from training.lifecycle import parse_duration
 
 WAIT = """
@@ -29,15 +29,10 @@ print(stop.reason, flush=True)
 """
 
 
-def start(seconds: float = 0, deferred: bool = True, where: str = "in Python", **more: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAIT, str(seconds), "deferred" if deferred else "at once", where],
-        cwd=ROOT,
-        env=environment() | more,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+def begin(
+    seconds: float = 0, deferred: bool = True, where: str = "in Python", script: str = WAIT, **more: str
+) -> subprocess.Popen[str]:
+    process = start([sys.executable, "-c", script, seconds, "deferred" if deferred else "at once", where], **more)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -54,7 +49,7 @@ def rest(process: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize("where", ["in Python", "in C"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_is_a_request(number: signal.Signals, where: str) -> None:
-    process = start(where=where)
+    process = begin(where=where)
     process.send_signal(number)
     assert rest(process) == f"{number.name}\n"
     assert process.returncode == 0
@@ -65,16 +60,7 @@ def test_a_second_interrupt_stops_at_once_even_a_thread_that_never_comes_back() 
         "import os; ctypes.CDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)"  # taken up after a signal
     )
     script = WAIT.replace("while not", f"{stuck}\nwhile not")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, "0", "deferred", "in C"],
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = begin(where="in C", script=script)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
@@ -84,17 +70,17 @@ def test_a_second_interrupt_stops_at_once_even_a_thread_that_never_comes_back() 
 
 
 def test_before_training_there_is_nothing_to_save() -> None:
-    process = start(deferred=False)
+    process = begin(deferred=False)
     process.send_signal(signal.SIGTERM)
     assert "nothing to save" in rest(process)
     assert process.returncode == 75
 
 
 def test_the_allotted_time() -> None:
-    assert rest(start(seconds=0.5)) == "the allotted time is over\n"
-    ends_soon = start(SLURM_JOB_END_TIME=str(int(time.time()) + 60))  # less than what is kept for saving
+    assert rest(begin(seconds=0.5)) == "the allotted time is over\n"
+    ends_soon = begin(SLURM_JOB_END_TIME=str(int(time.time()) + 60))  # less than what is kept for saving
     assert rest(ends_soon) == "the allotted time is over\n"
-    later = start(SLURM_JOB_END_TIME=str(int(time.time()) + 3600))
+    later = begin(SLURM_JOB_END_TIME=str(int(time.time()) + 3600))
     time.sleep(0.6)
     assert later.poll() is None
     later.kill()

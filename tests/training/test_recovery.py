@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Toy
-from tests.launch import ROOT, ds_config, environment, metrics, torchrun, torchrun_command
+from tests.launch import ROOT, ds_config, environment, metrics, start, torchrun, torchrun_command
 from training.attempts import read_records
 from training.parts import SHARES
 
@@ -76,14 +76,7 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 
 def interrupt(command: list[object], update: int, folder: Path, act: Callable[[psutil.Process], None]) -> str:
     """Start, `act` on the launcher's process as soon as that update is over, and wait; the output."""
-    with subprocess.Popen(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    with start(command) as process:
         assert process.stdout is not None
         seen = ""
         for line in process.stdout:
