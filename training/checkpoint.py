@@ -59,16 +59,17 @@ class Snapshot:
 class _Writer:
     """Writes one rank's files and reads them back."""
 
-    def __init__(self, folder: Path, rank: int, tensors: dict[str, Tensor], state: dict[str, Any] | None) -> None:
+    def __init__(self, folder: Path, rank: int, state: dict[str, Any] | None) -> None:
         self.facts: dict[str, FileFacts] = {}
         self.problem = ""
         self._thread: threading.Thread | None = None
-        self._folder, self._rank, self._tensors, self._state = folder, rank, tensors, state
+        self._folder, self._rank, self._state = folder, rank, state
 
-    def start(self) -> None:
+    def start(self, tensors: dict[str, Tensor]) -> None:
         """In the background, and politely: the processors are training's."""
-        self._thread = threading.Thread(target=self._run_politely, name="checkpoint", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._write_politely, args=(tensors,), name="checkpoint", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def is_writing(self) -> bool:
@@ -78,14 +79,14 @@ class _Writer:
         if self._thread is not None:
             self._thread.join()
 
-    def _run_politely(self) -> None:
+    def _write_politely(self, tensors: dict[str, Tensor]) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
-        self.run()
+        self.write(tensors)
 
-    def run(self) -> None:
+    def write(self, tensors: dict[str, Tensor]) -> None:
         """Now. What goes wrong is kept in `problem`."""
         try:
-            self._write(rank_file(self._rank), as_blocks(self._tensors))
+            self._write(rank_file(self._rank), as_blocks(tensors))
             if self._state is not None:
                 self._write(STATE, [json.dumps(self._state, indent=1).encode()])
         except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
@@ -176,12 +177,17 @@ class Checkpoints:
         if problem:
             self._fail(update, problem)
             return
-        copies = {name: tensor.cpu() for name, tensor in tensors.items()} if in_place else self._snapshot.take(tensors)
-        writer = _Writer(staging, self.ranks.rank, copies, state if self.ranks.is_first else None)
+        writer = _Writer(staging, self.ranks.rank, state if self.ranks.is_first else None)
         if in_place:
-            writer.run()
+            writer.write({name: tensor.cpu() for name, tensor in tensors.items()})
         else:
-            writer.start()
+            try:
+                writer.start(self._snapshot.take(tensors))
+            except (
+                MemoryError,
+                RuntimeError,
+            ) as error:  # of this rank alone: the others must learn of it when all finish
+                writer.problem = f"no memory or thread for a copy: {error}"
         self._save = _Save(update, staging, writer, started, time.perf_counter() - started)
 
     def finish(self) -> None:
