@@ -147,12 +147,12 @@ def test_training_learns(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> None:
-    """Dropout is on, so the random generators count. Everything is killed past update 5; the checkpoint is of update 4."""
+    """Dropout is on, so the random generators count. Everything is killed once the checkpoint of update 4 is committed."""
     config = ds_config(tmp_path / "ds.json")
     common = {"max_updates": 8, "checkpoint_every": 4, "eval_data": toy.heldout, "eval_every": 4}
     whole = torchrun(2, *flags(toy, config, tmp_path / "whole", **common))
     assert whole.returncode == 0, whole.stdout[-4000:]
-    kill_when(torchrun_command(2, *flags(toy, config, tmp_path / "killed", **common)), "update 5/8")
+    kill_when(torchrun_command(2, *flags(toy, config, tmp_path / "killed", **common)), "checkpoint of update 4:")
     assert not (tmp_path / "killed/student").exists()
     with (tmp_path / "killed/metrics.jsonl").open("a") as file:
         file.write('{"update": 6, "lo')  # torn by the crash
