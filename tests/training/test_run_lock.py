@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import training.run_lock
 from tests.launch import ROOT
 from training.run_lock import RunLock
 
@@ -57,8 +58,9 @@ def test_a_lock_taken_away_is_noticed(tmp_path: Path) -> None:
         lock.check()
 
 
-def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path) -> None:
+def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """flock does not reach every host on every file system."""
+    monkeypatch.setattr(training.run_lock, "_BEATS", 1.0)
     (tmp_path / "lock").write_text(json.dumps({"host": "other", "pid": 1, "job": "17"}))
     beat = tmp_path / "heartbeats/rank_000.json"
     beat.parent.mkdir()
