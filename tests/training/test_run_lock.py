@@ -81,6 +81,7 @@ def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path, monkeypat
     assert "other" in RunLock(tmp_path).recovered
 
 
-def test_a_torn_lock_file_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_torn_lock_file_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.run_lock, "_BEATS", 1.0)
     (tmp_path / "lock").write_text('{"host": "ot')
     RunLock(tmp_path).close()
