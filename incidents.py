@@ -5,10 +5,9 @@ import math
 import torch
 
 from data.batching import Window
-from run_state import LEFT_OUT, Run, restore
+from run_state import Run, remember_rewind, restore
 from training.checkpoint import find_checkpoint
 from training.distributed import sum_over_ranks
-from training.files import write_json
 from training.lifecycle import DivergedError
 from training.poison import write_incident
 
@@ -75,9 +74,6 @@ def rewind(run: Run) -> None:
     harmful = [position for update, position in skipped.items() if update >= run.update]
     run.windows.left_out = tuple(sorted({*run.windows.left_out, *left_out, *harmful}))
     run.rewinds, run.skipped_in_a_row, run.checkpoints.newest = rewinds, 0, run.update
-    if run.log is not None:
-        (run.folder / "incidents").mkdir(exist_ok=True)
-        record = {"rewinds": rewinds, "windows": list(run.windows.left_out)}
-        write_json(run.folder / "incidents" / LEFT_OUT, record)
+    remember_rewind(run)
     run.open_log()
     run.say(f"rewound to update {run.update}; windows {harmful} are left out ({rewinds} of {allowed} times)")

@@ -18,6 +18,7 @@ from training.checkpoint import Checkpoints, Verified, check_identity, find_chec
 from training.config import RunConfig
 from training.distributed import Ranks, agree, from_first
 from training.ds_config import DeepSpeedConfig
+from training.files import write_json
 from training.lifecycle import tell
 from training.poison import Poison, SpikeRule
 from training.report import Report
@@ -32,7 +33,7 @@ from training.state import (
 )
 from training.tensor_file import SavedParts
 
-LEFT_OUT = "left_out.json"
+_REWINDS = "rewinds.json"
 DECIDES_AN_UPDATE = ("optimizer", "gradient_clipping", "bf16", "fp16", "data_types", "communication_data_type")
 """Keys of the DeepSpeed JSON that a resumed run must share with the one it continues; the others only lay it out."""
 
@@ -107,7 +108,7 @@ def find_resumable(run: Run) -> Verified | None:
     say = partial(tell, stream=sys.stdout) if run.ranks.is_first else lambda line: None
     found = find_checkpoint(run.folder / "checkpoints", run.ranks, say)
     if found is None:
-        committed = from_first(run.ranks, last_committed(run.folder) if run.ranks.is_first else 0)
+        committed = from_first(run.ranks, agree(run.ranks, lambda: last_committed(run.folder)))
         if committed:
             raise ValueError(
                 f"--resume: {run.folder / 'checkpoints'} holds no checkpoint, but one of update {committed} was committed "
@@ -123,12 +124,12 @@ def restore(run: Run, checkpoint: Verified) -> None:
     """Together: this rank's part of a checkpoint, whatever number of ranks saved it."""
     # Reading may fail on one rank alone, so all agree on it before the first collective.
     parts, losses, states = agree(run.ranks, lambda: _read_parts(run, checkpoint))
-    state = checkpoint.state
+    state, remembered = checkpoint.state, from_first(run.ranks, agree(run.ranks, lambda: _read_rewinds(run.folder)))
     restore_engine(run.engine, parts, state["engine"])
     run.update, run.tokens = state["update"], state["tokens"]
-    run.skipped_in_a_row, run.rewinds, run.best = state["skipped_in_a_row"], state["rewinds"], state["best"]
-    remembered = from_first(run.ranks, read_left_out(run.folder) if run.ranks.is_first else [])
-    run.windows.left_out = tuple(sorted({*state["left_out"], *remembered}))
+    run.skipped_in_a_row, run.best = state["skipped_in_a_row"], state["best"]
+    run.rewinds = max(state["rewinds"], remembered["rewinds"])
+    run.windows.left_out = tuple(sorted({*state["left_out"], *remembered["left_out"]}))
     run.spikes.remember(state["last_losses"])
     if states:
         restore_generators(run.ranks.device, states)
@@ -149,10 +150,23 @@ def _read_parts(run: Run, checkpoint: Verified) -> tuple[OptimizerState, torch.T
     return parts, sum(shares[1:], shares[0]) if rank == 0 else torch.zeros_like(shares[0]), {}
 
 
-def read_left_out(folder: Path) -> list[int]:
-    """Windows that a rewind left out, which the checkpoint that it went back to cannot know."""
-    path = folder / "incidents" / LEFT_OUT
-    return list(json.loads(path.read_text())["windows"]) if path.is_file() else []
+def remember_rewind(run: Run) -> None:
+    """For the next start: the checkpoint that was gone back to cannot know of it. Errors: OSError."""
+    if run.log is not None:
+        write_json(run.folder / _REWINDS, {"rewinds": run.rewinds, "left_out": list(run.windows.left_out)})
+
+
+def _read_rewinds(folder: Path) -> dict[str, Any]:
+    """
+    Errors: ValueError, OSError.
+    """
+    path = folder / _REWINDS
+    if not path.is_file():
+        return {"rewinds": 0, "left_out": []}
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict) or record.keys() != {"rewinds", "left_out"}:
+        raise ValueError(f"{path} is damaged: it must name rewinds and left_out. Restore it from a copy")
+    return record
 
 
 def identity(run: Run) -> dict[str, Any]:

@@ -45,10 +45,11 @@ from training.attempts import Attempts
 from training.distributed import Ranks, agree, from_first, is_lost_contact, leave_ranks, start_ranks
 from training.ds_config import DeepSpeedConfig, read_ds_config
 from training.lifecycle import RunError
-from training.out_of_memory import remembered_micro_batch
+from training.out_of_memory import read_micro_batch
 from training.parts import communication_timed
 from training.run_folder import choose_folder
 from training.run_lock import RunLock
+from training.watchdog import limited
 
 
 def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
@@ -100,13 +101,11 @@ def main(config: TrainConfig, stop: StopRequest) -> ExitCode:
 
 def read_inputs(config: TrainConfig, ranks: Ranks, num_ranks: int) -> tuple[DeepSpeedConfig, InputLoader, Inputs]:
     """What the flags name, for a run of `num_ranks`."""
+    fitting = from_first(ranks, agree(ranks, lambda: read_micro_batch(config.run.output)))
     ds = agree(
         ranks,
         lambda: read_ds_config(
-            config.run.ds_config,
-            num_ranks=num_ranks,
-            device_type=ranks.device.type,
-            fitting=lambda configured: remembered_micro_batch(config.run.output, configured),
+            config.run.ds_config, num_ranks=num_ranks, device_type=ranks.device.type, fitting=fitting
         ),
     )
     loader = InputLoader(
@@ -213,7 +212,8 @@ def run_and_leave(config: TrainConfig, stop: StopRequest) -> NoReturn:
         code = int(main(config, stop))
     except SystemExit as ending:  # refused, by all ranks
         code = int(ending.code or 0)
-    leave_ranks()
+    with limited("waiting for the other ranks to end", config.run.hang_timeout):
+        leave_ranks()
     leave_now(code)
 
 

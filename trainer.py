@@ -4,7 +4,6 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ class Trainer:
         self.resumed = agree(ranks, lambda: find_resumable(self)) if config.run.resume else None
         self.start_learning()
         if self.resumed is not None:
-            agree(ranks, partial(restore, self, self.resumed))
+            restore(self, self.resumed)
         self.open_log()
         self.start_guarding()
         self.profiler = self.start_profiler()

@@ -35,15 +35,13 @@ def environment() -> dict[str, str]:
 
 def run(command: list[object], timeout: float = 200, **more: Any) -> subprocess.CompletedProcess[str]:
     """A command in the project's root; its output is captured together."""
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env=environment() | more,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-    )
+    with start(command, **more) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
 def start(command: list[object], **more: str) -> subprocess.Popen[str]:

@@ -1,9 +1,8 @@
 """attempts.jsonl: when each start of a run began and how it ended, for people, batch scripts and the next start.
 
     {"attempt": 3, "start_update": 400, "num_ranks": 8, "host": "n0", "time": 1760000000.0}
-    {"attempt": 3, "end": "PREEMPTED", "exit_code": 75, "update": 431, "time": 1760003600.0}
-
     {"attempt": 3, "committed": 431, ...}
+    {"attempt": 3, "end": "PREEMPTED", "exit_code": 75, "update": 431, "time": 1760003600.0}
 
 An attempt without an end was killed; which update it was in says the heartbeat of rank 0.
 """
@@ -88,8 +87,11 @@ class Attempts:
             return 0
 
     def _append(self, record: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record | {"time": time.time(), "host": socket.gethostname()}) + "\n")
+        line = json.dumps(record | {"time": time.time(), "host": socket.gethostname()}) + "\n"
+        with self.path.open("a+b") as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")  # a crash tore the line before
+            file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 

@@ -183,10 +183,7 @@ class Checkpoints:
         else:
             try:
                 writer.start(self._snapshot.take(tensors))
-            except (
-                MemoryError,
-                RuntimeError,
-            ) as error:  # of this rank alone: the others must learn of it when all finish
+            except (MemoryError, RuntimeError) as error:  # of this rank alone: all learn of it when they finish
                 writer.problem = f"no memory or thread for a copy: {error}"
         self._save = _Save(update, staging, writer, started, time.perf_counter() - started)
 

@@ -6,7 +6,6 @@ DeepSpeed ignores keys it does not know and fills omitted ones with defaults tha
 
 import difflib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +80,9 @@ class DeepSpeedConfig:
 
 
 def read_ds_config(
-    path: str, *, num_ranks: int, device_type: str, fitting: Callable[[int], int] = lambda configured: configured
+    path: str, *, num_ranks: int, device_type: str, fitting: tuple[int, int] | None = None
 ) -> DeepSpeedConfig:
-    """Read and check the JSON for this launch. `fitting`: micro-batch as written -> one that fits into memory.
+    """Read and check the JSON for this launch. `fitting`: a micro-batch that did not fit into memory, and one that does.
 
     Raises:
         FileNotFoundError: no such file.
@@ -93,7 +92,8 @@ def read_ds_config(
     _check_keys(raw, path)
     _check_batches(raw, path, num_ranks)
     configured = raw["train_micro_batch_size_per_gpu"]
-    raw["train_micro_batch_size_per_gpu"] = fitting(configured)
+    if fitting is not None and fitting[0] == configured:
+        raw["train_micro_batch_size_per_gpu"] = fitting[1]
     micro_batches = _check_batches(raw, path, num_ranks)
     precision = _check_precision(raw, path, device_type)
     stage = _check_zero(raw, path)

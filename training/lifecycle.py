@@ -97,9 +97,8 @@ class StopRequest:
         read, write = os.pipe()
         os.set_blocking(write, False)
         for number in self.SIGNALS:
-            signal.signal(
-                number, lambda number, frame: None
-            )  # the pipe gets the number; waiting calls are taken up again
+            # The pipe gets the number; calls that wait are taken up again.
+            signal.signal(number, lambda number, frame: None)
             signal.siginterrupt(number, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(read,), name="signals", daemon=True).start()
@@ -186,9 +185,7 @@ def _launchers_above(pid: int) -> list[int]:
             status = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
             break
-        if not any(
-            name in command for name in ("deepspeed", "torchrun", "torch.distributed.run", "mpirun", "prterun", "prted")
-        ):
+        if not any(name in command for name in _LAUNCHERS):
             break
         found.append(pid)
         pid = int(status.rsplit(")", 1)[1].split()[1])

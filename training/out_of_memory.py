@@ -51,19 +51,18 @@ def smaller_micro_batch(sequences: int, sequences_per_rank: int) -> int:
     return next((size for size in range(sequences // 2, 0, -1) if sequences_per_rank % size == 0), 0)
 
 
-def remembered_micro_batch(folder: str, configured: int) -> int:
-    """What the DeepSpeed JSON says, or what was found to fit instead in the run that `folder` holds. Errors: ValueError."""
+def read_micro_batch(folder: str) -> tuple[int, int] | None:
+    """(as configured, what was found to fit instead) in the run that `folder` holds. Errors: ValueError, OSError."""
     path = Path(folder, _FILE)
-    if not path.is_file():
-        return configured
+    if not folder or not path.is_file():
+        return None
     try:
         record = json.loads(path.read_text())
-        instead_of, size = int(record["instead_of"]), int(record["sequences_per_micro_batch"])
+        return int(record["instead_of"]), int(record["sequences_per_micro_batch"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): remove it to start with the DeepSpeed JSON's micro-batch"
         ) from None
-    return size if instead_of == configured else configured
 
 
 class Rearrangement:

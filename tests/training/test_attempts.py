@@ -48,7 +48,11 @@ def test_what_interrupts_a_loop(tmp_path: Path) -> None:
     attempt(tmp_path, 90, ExitCode.PREEMPTED, 97)
     attempt(tmp_path, 97, None, 97)
     attempt(tmp_path, 97, None, 97)
-    Attempts(tmp_path).open(3)
+    attempts = Attempts(tmp_path)
+    attempts.open(3)
+    assert attempts.number == 8
+    with pytest.raises(CrashLoopError, match="failed 2 times"):
+        Attempts(tmp_path).open(2)
 
 
 def test_a_kill_before_the_first_heartbeat_is_at_the_start(tmp_path: Path) -> None:
@@ -65,5 +69,6 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
     with (tmp_path / "attempts.jsonl").open("a") as file:
         file.write('{"attempt": 2, "sta')
     attempt(tmp_path, 40, ExitCode.FINISHED, 50)
-    ends = [record["end"] for record in read_records(tmp_path / "attempts.jsonl") if "end" in record]
-    assert ends == ["PREEMPTED", "FINISHED"]
+    records = read_records(tmp_path / "attempts.jsonl")
+    assert [record["start_update"] for record in records if "start_update" in record] == [0, 40]
+    assert [record["end"] for record in records if "end" in record] == ["PREEMPTED", "FINISHED"]

@@ -7,7 +7,8 @@ import pytest
 from tests.conftest import Toy
 from tests.launch import deepspeed, ds_config, metrics, run, torchrun
 from tests.training.test_recovery import flags
-from training.out_of_memory import remembered_micro_batch, smaller_micro_batch
+from training.ds_config import read_ds_config
+from training.out_of_memory import read_micro_batch, smaller_micro_batch
 
 
 def test_smaller_micro_batches_divide_a_ranks_share() -> None:
@@ -15,13 +16,18 @@ def test_smaller_micro_batches_divide_a_ranks_share() -> None:
 
 
 def test_what_was_found_to_fit_is_for_that_configuration_only(tmp_path: Path) -> None:
-    assert remembered_micro_batch(str(tmp_path), 8) == 8
+    config = ds_config(tmp_path / "ds.json", train_batch_size=32, train_micro_batch_size_per_gpu=8)
+    assert read_micro_batch(str(tmp_path)) is None
+    assert read_micro_batch("") is None
     (tmp_path / "micro_batch.json").write_text('{"instead_of": 8, "sequences_per_micro_batch": 2}')
-    assert remembered_micro_batch(str(tmp_path), 8) == 2
-    assert remembered_micro_batch(str(tmp_path), 16) == 16
+    fitting = read_micro_batch(str(tmp_path))
+    options = {"num_ranks": 1, "device_type": "cpu", "fitting": fitting}
+    assert read_ds_config(str(config), **options).sequences_per_micro_batch == 2
+    other = ds_config(tmp_path / "ds.json", train_batch_size=32, train_micro_batch_size_per_gpu=16)
+    assert read_ds_config(str(other), **options).sequences_per_micro_batch == 16
     (tmp_path / "micro_batch.json").write_text('{"instead_of": 8')
     with pytest.raises(ValueError, match=r"micro_batch.json is damaged .* remove it"):
-        remembered_micro_batch(str(tmp_path), 8)
+        read_micro_batch(str(tmp_path))
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])

@@ -139,8 +139,8 @@ def test_own_address_is_one_that_peers_can_reach() -> None:
     with socket.socket() as server:
         server.bind((own_address(), 0))
         server.listen()
-        with socket.create_connection(server.getsockname(), timeout=5):
-            pass
+        with socket.create_connection(server.getsockname(), timeout=5) as client:
+            assert client.getpeername() == server.getsockname()
 
 
 def test_ranks_of_mpirun_meet_without_being_told_where() -> None:

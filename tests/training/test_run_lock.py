@@ -84,4 +84,8 @@ def test_a_holder_elsewhere_whose_heart_beats_is_alive(tmp_path: Path, monkeypat
 def test_a_torn_lock_file_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.run_lock, "_BEATS", 1.0)
     (tmp_path / "lock").write_text('{"host": "ot')
-    RunLock(tmp_path).close()
+    lock = RunLock(tmp_path)
+    assert "died while taking it" in lock.recovered
+    lock.check()
+    lock.close()
+    assert (tmp_path / "lock").read_text() == ""
