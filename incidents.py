@@ -6,10 +6,10 @@ import torch
 
 from data.batching import Window
 from run_state import Run, remember_rewind, restore
-from training.checkpoint import find_checkpoint
 from training.distributed import sum_over_ranks
 from training.lifecycle import DivergedError
 from training.poison import write_incident
+from training.resume_point import find_checkpoint
 
 
 def refuse_spike(run: Run, loss: torch.Tensor, micro_batch: int) -> torch.Tensor:

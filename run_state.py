@@ -14,7 +14,7 @@ from data.config import DataConfig
 from inputs import Inputs
 from model.config import ObjectiveConfig
 from training.attempts import last_committed
-from training.checkpoint import Checkpoints, Verified, check_identity, find_checkpoint
+from training.checkpoint import Checkpoints
 from training.config import RunConfig
 from training.distributed import Ranks, agree, from_first
 from training.ds_config import DeepSpeedConfig
@@ -22,10 +22,12 @@ from training.files import write_json
 from training.lifecycle import tell
 from training.poison import Poison, SpikeRule
 from training.report import Report
+from training.resume_point import Verified, check_identity, find_checkpoint
 from training.run_folder import RunFolder
 from training.state import (
     OptimizerState,
     engine_scalars,
+    engine_tensors,
     generators,
     read_engine,
     restore_engine,
@@ -73,6 +75,9 @@ class Run(Protocol):
     rewinds: int
     best: dict[str, float]
     """The held-out figures with the lowest loss so far, and their update."""
+    generators: dict[str, torch.Tensor]
+    settled: torch.cuda.Event
+    """The random generators, and on CUDA where the device was, at the end of the last update."""
     spike: str
     """Why the update in progress is refused; empty where it is not."""
 
@@ -98,6 +103,26 @@ def describe_state(run: Run) -> dict[str, Any]:
         "identity": identity(run),
         "versions": versions(),
     }
+
+
+def state_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """This rank's part of what a checkpoint holds, at the end of the last update."""
+    return {**engine_tensors(run.engine), **run.generators, "losses": run.report.sums.state()}
+
+
+def snapshot(run: Run) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a checkpoint of the last update holds, though another one has begun, perhaps on a stream that never ends."""
+    if run.ranks.device.type == "cuda":
+        run.settled.synchronize()
+        torch.cuda.set_stream(torch.cuda.Stream(run.ranks.device))
+    return describe_state(run), state_tensors(run)
+
+
+def describe_config(run: Run) -> dict[str, Any]:
+    """What config.json records."""
+    assert dataclasses.is_dataclass(run.config)
+    flags = {k: v for part in dataclasses.asdict(run.config).values() for k, v in part.items()}
+    return {"flags": flags, "ds_config": run.ds.raw, "num_ranks": run.ranks.num_ranks, "versions": versions()}
 
 
 def find_resumable(run: Run) -> Verified | None:

@@ -1,9 +1,8 @@
 """One run: the loop, and what happens between updates."""
 
-import dataclasses
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,21 @@ import torch
 
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
 from evaluation.heldout import evaluate
+from export import save_student
 from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
-from model.hub import save_model
 from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from planning import update_flops
-from run_state import Config, describe_state, find_resumable, restore, versions
+from run_state import Config, describe_config, describe_state, find_resumable, restore, snapshot, state_tensors
 from training.agreement import check_weights
 from training.attempts import Attempts
 from training.checkpoint import Checkpoints
-from training.distributed import Ranks, agree, ask_largest, from_first, sum_over_ranks
+from training.distributed import Ranks, agree, ask_largest, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
-from training.engine import backward, master_weights, optimizer_figures, start_engine
-from training.files import fsync_files, rename
-from training.lifecycle import ExitCode, SaveFailedError, StopRequest
+from training.engine import backward, optimizer_figures, start_engine
+from training.lifecycle import ExitCode, StopRequest
 from training.metrics import measure_gemm_peak
 from training.out_of_memory import Rearrangement, is_out_of_memory
 from training.poison import Poison, SpikeRule
@@ -35,7 +33,7 @@ from training.profile import WARM_UP, Profiler
 from training.report import Report
 from training.run_folder import RunFolder, describe
 from training.run_lock import RunLock
-from training.state import engine_tensors, generators
+from training.state import generators
 from training.watchdog import Watchdog
 
 COMPONENTS = ("distillation", "mlm", "cosine")
@@ -115,7 +113,7 @@ class Trainer:
             self.ranks,
             self.folder,
             self.checkpoints,
-            self.snapshot,
+            partial(snapshot, self),
             configured=self.ds.configured_micro_batch,
             current=self.ds.sequences_per_micro_batch,
             sequences_per_rank=self.ds.sequences_per_update // self.ranks.num_ranks,
@@ -155,7 +153,8 @@ class Trainer:
                 saved = self.update == 0 or self.checkpoints.newest == self.update
                 return ExitCode.PREEMPTED if saved else ExitCode.SAVE_FAILED
         self.checkpoints.finish()
-        self.save_student()
+        self.watchdog.beat("export", self.update)
+        save_student(self)
         return ExitCode.FINISHED
 
     def train_on(self) -> bool:
@@ -309,11 +308,7 @@ class Trainer:
     def save_checkpoint(self) -> None:
         self.watchdog.beat("checkpoint", self.update)
         with self.report.clock.paused():
-            self.checkpoints.begin(describe_state(self), self.tensors())
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """This rank's part of what a checkpoint holds, at the end of the last update."""
-        return {**engine_tensors(self.engine), **self.generators, "losses": self.report.sums.state()}
+            self.checkpoints.begin(describe_state(self), state_tensors(self))
 
     def settle(self) -> None:
         """The update is over: what the random generators are now, and where the device is, must be found again."""
@@ -321,46 +316,12 @@ class Trainer:
         if self.ranks.device.type == "cuda":
             self.settled = torch.cuda.current_stream().record_event()
 
-    def snapshot(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """What a checkpoint of the last update holds, though another one has begun, perhaps on a stream that never ends."""
-        if self.ranks.device.type == "cuda":
-            self.settled.synchronize()
-            torch.cuda.set_stream(torch.cuda.Stream(self.ranks.device))
-        return describe_state(self), self.tensors()
-
-    def save_student(self) -> None:
-        """The student as a Hugging Face folder with its tokenizer, in fp32 master weights."""
-        self.watchdog.beat("export", self.update)
-        weights = master_weights(self.engine)
-        problem = from_first(self.ranks, self.write_student(weights) if self.ranks.is_first else "")
-        if problem:
-            raise SaveFailedError(
-                f"the student could not be written: {problem}. Make room and start again with --resume"
-            )
-        if self.best:
-            self.say(f"best held-out loss: {self.best['eval_mlm_loss']:.4f} at update {self.best['update']:.0f}")
-
-    def write_student(self, weights: dict[str, torch.Tensor]) -> str:
-        """Rank 0; the reason if it failed."""
-        partial, final = self.folder / "student.partial", self.folder / "student"
-        try:
-            for leftover in (partial, final):
-                shutil.rmtree(leftover, ignore_errors=True)
-            self.inputs.tokenizer.save(partial)
-            pad_id = self.inputs.corpus.tokenizer.pad_id
-            save_model(self.model, partial, self.inputs.model_type, weights, pad_token_id=pad_id)
-            fsync_files(partial)
-            rename(partial, final)
-        except OSError as error:
-            return str(error)
-        return ""
-
     def open_log(self) -> None:
         """The run folder's records, from `update` on."""
         if self.log:
             self.log.close()
         if self.ranks.is_first:
-            self.log = RunFolder(self.folder, self.describe_config(), self.update, self.num_updates)
+            self.log = RunFolder(self.folder, describe_config(self), self.update, self.num_updates)
 
     def committed(self, update: int) -> None:
         """Errors: OSError."""
@@ -397,8 +358,3 @@ class Trainer:
         self.checkpoints.close()
         if self.log:
             self.log.close()
-
-    def describe_config(self) -> dict[str, Any]:
-        assert dataclasses.is_dataclass(self.config)
-        flags = {k: v for part in dataclasses.asdict(self.config).values() for k, v in part.items()}
-        return {"flags": flags, "ds_config": self.ds.raw, "num_ranks": self.ranks.num_ranks, "versions": versions()}

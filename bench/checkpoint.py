@@ -22,11 +22,12 @@ from bench.workload import VOCAB_SIZE, Workload
 from model.config import EncoderConfig
 from model.kernels.choice import choose_kernels
 from model.student import make_random
-from training.checkpoint import Checkpoints, find_checkpoint
+from training.checkpoint import Checkpoints
 from training.distributed import Ranks, ask_largest, from_first, start_ranks
 from training.engine import backward, start_engine
 from training.lifecycle import leave_now
 from training.metrics import peak_memory_bytes
+from training.resume_point import find_checkpoint
 from training.state import engine_scalars, engine_tensors, read_engine, restore_engine
 from training.tensor_file import SavedParts
 

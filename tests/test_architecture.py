@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "evaluation": {"evaluation", "data", "model"},
     "launcher": {"launcher", "data", "model", "training"},
 }
-SCRIPTS = ("train", "trainer", "run_state", "incidents", "inputs", "planning", "plan_report", "command_line")
+SCRIPTS = ("train", "trainer", "run_state", "incidents", "export", "inputs", "planning", "plan_report", "command_line")
 FILES = [*(ROOT / f"{name}.py" for name in SCRIPTS), *(f for p in PACKAGES for f in sorted((ROOT / p).rglob("*.py")))]
 
 

@@ -9,9 +9,7 @@ The ranks agree at the end of an update that all have written theirs, then rank 
 cleaned up and reported, and the checkpoints from before stay.
 """
 
-import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -21,83 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from training.distributed import Ranks, from_first, gather_objects
+from training.distributed import Ranks
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, fsync_folder, reads_back, rename, write_blocks, write_json
+from training.files import FileFacts, fsync_folder, rename, write_json
 from training.lifecycle import SaveFailedError
-from training.manifest import STATE, DamagedError, Manifest, check_file, rank_file, read_manifest, write_manifest
-from training.tensor_file import as_blocks
-
-_FOLDER = re.compile(r"update-([0-9]{8,})")
-
-
-class Snapshot:
-    """Copies of tensors in host memory that is allocated once, so that writing them does not race with training."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Contiguous CPU copies; overwritten by the next call."""
-        copies, on_device = {}, set()
-        for name, tensor in tensors.items():
-            buffer = self._buffers.get(name)
-            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            copies[name] = buffer.copy_(tensor, non_blocking=True)
-            if tensor.is_cuda:
-                on_device.add(tensor.device)
-        for device in on_device:
-            torch.cuda.current_stream(device).synchronize()
-        self._buffers = copies
-        return copies
-
-
-class _Writer:
-    """Writes one rank's files and reads them back."""
-
-    def __init__(self, folder: Path, rank: int, state: dict[str, Any] | None) -> None:
-        self.facts: dict[str, FileFacts] = {}
-        self.problem = ""
-        self._thread: threading.Thread | None = None
-        self._folder, self._rank, self._state = folder, rank, state
-
-    def start(self, tensors: dict[str, Tensor]) -> None:
-        """In the background, and politely: the processors are training's."""
-        thread = threading.Thread(target=self._write_politely, args=(tensors,), name="checkpoint", daemon=True)
-        thread.start()
-        self._thread = thread
-
-    @property
-    def is_writing(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-
-    def _write_politely(self, tensors: dict[str, Tensor]) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
-        self.write(tensors)
-
-    def write(self, tensors: dict[str, Tensor]) -> None:
-        """Now. What goes wrong is kept in `problem`."""
-        try:
-            self._write(rank_file(self._rank), as_blocks(tensors))
-            if self._state is not None:
-                self._write(STATE, [json.dumps(self._state, indent=1).encode()])
-        except Exception as error:  # whatever it is, this checkpoint does not exist and training must know
-            self.problem = f"{type(error).__name__}: {error}"
-
-    def _write(self, name: str, blocks: list[Any]) -> None:
-        path = self._folder / name
-        facts = write_blocks(path, blocks)
-        if not reads_back(path, blocks):
-            raise OSError(f"{path} does not read back as it was written")
-        self.facts[name] = facts
+from training.manifest import DamagedError, Manifest, read_manifest, write_manifest
+from training.resume_point import checkpoint_folders, update_of
+from training.shard import ShardWriter, Snapshot
 
 
 @dataclass
@@ -106,7 +36,7 @@ class _Save:
 
     update: int
     staging: Path
-    writer: _Writer
+    writer: ShardWriter
     started: float
     stalled: float
 
@@ -177,7 +107,7 @@ class Checkpoints:
         if problem:
             self._fail(update, problem)
             return
-        writer = _Writer(staging, self.ranks.rank, state if self.ranks.is_first else None)
+        writer = ShardWriter(staging, self.ranks.rank, state if self.ranks.is_first else None)
         if in_place:
             writer.write({name: tensor.cpu() for name, tensor in tensors.items()})
         else:
@@ -259,7 +189,7 @@ class Checkpoints:
 
         A newer one did not verify when the run was resumed; it goes when its update is saved again.
         """
-        for old in [path for path in checkpoint_folders(self.folder) if _update_of(path) <= update][self.keep :]:
+        for old in [path for path in checkpoint_folders(self.folder) if update_of(path) <= update][self.keep :]:
             doomed = old.with_name(f"{old.name}.{uuid.uuid4().hex[:8]}.partial")
             try:
                 os.rename(old, doomed)
@@ -299,92 +229,3 @@ class Checkpoints:
 def _remove_all(folders: list[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """Folders of committed checkpoints, newest first. Errors: OSError."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
-    return sorted(found, key=_update_of, reverse=True)
-
-
-def _update_of(path: Path) -> int:
-    return int(path.name.removeprefix("update-"))
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A checkpoint whose every byte is as it was written."""
-
-    folder: Path
-    manifest: Manifest
-    state: dict[str, Any]
-
-
-def find_checkpoint(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Verified | None:
-    """Together: the newest checkpoint that verifies, or None where none was ever committed. Rank 0 looks, all ranks read.
-
-    Errors: ValueError where there are checkpoints and none verifies; `say` told why each was skipped.
-    """
-    names, problem = from_first(ranks, _list_names(folder) if ranks.is_first else ([], ""))
-    if problem:
-        raise ValueError(f"--resume: {folder} cannot be read: {problem}")
-    for name in names:
-        candidate, problem = _verify(folder / name, ranks)
-        if candidate is not None:
-            return candidate
-        say(f"warning: checkpoint {name} is skipped: {problem}")
-    if names:
-        raise ValueError(
-            f"--resume: none of the {len(names)} checkpoints in {folder} is intact. Restore one from a copy, or start "
-            "without --resume into a new --output"
-        )
-    return None
-
-
-def _list_names(folder: Path) -> tuple[list[str], str]:
-    try:
-        return [path.name for path in checkpoint_folders(folder)], ""
-    except OSError as error:
-        return [], str(error)
-
-
-def _verify(path: Path, ranks: Ranks) -> tuple[Verified | None, str]:
-    """Every rank checks its share of the files; the verdict is the same on all of them."""
-    manifest, problem = None, ""
-    if ranks.is_first:
-        try:
-            manifest = read_manifest(path)
-            if path.is_symlink() or path.name != f"update-{manifest.update:08d}":
-                raise DamagedError(f"{path} is a link, or its manifest belongs to update {manifest.update}")
-        except (OSError, DamagedError) as error:
-            problem = str(error)
-    manifest, problem = from_first(ranks, (manifest, problem))
-    if manifest is None:
-        return None, problem
-    try:
-        for name in sorted(manifest.files)[ranks.rank :: ranks.num_ranks]:
-            check_file(path, name, manifest.files[name])
-        state = json.loads((path / STATE).read_bytes())
-    except (OSError, ValueError, DamagedError) as error:
-        problem = str(error)
-    problems = [text for text in gather_objects(ranks, problem) if text]
-    if problems:
-        return None, "; ".join(problems[:3])
-    return Verified(path, manifest, state), ""
-
-
-def check_identity(checkpoint: Verified, identity: dict[str, Any]) -> None:
-    """
-    Errors: ValueError where the checkpoint belongs to another run: resumed, it would not be the same run.
-    """
-    saved = checkpoint.state["identity"]
-    wanted = json.loads(json.dumps(identity))  # as it looks after being saved
-    changed = [
-        f"{name} was {saved.get(name)!r} and is {wanted.get(name)!r}"
-        for name in sorted(saved.keys() | wanted.keys())
-        if saved.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise ValueError(f"--resume: {checkpoint.folder} belongs to another run: {'; '.join(changed)}")

@@ -14,7 +14,7 @@ import psutil
 
 from tests.launch import ROOT, environment, free_port
 from training.attempts import read_records
-from training.checkpoint import checkpoint_folders
+from training.resume_point import checkpoint_folders
 
 CLUSTER: dict[str, str] = {}
 """Environment of the SLURM that srun asks, once there is one."""

@@ -13,9 +13,9 @@ from tests.chaos.conftest import Record
 from tests.chaos.harness import launch
 from tests.chaos.proof import Proof
 from tests.launch import free_port
-from training.checkpoint import find_checkpoint
 from training.distributed import Ranks
 from training.lifecycle import ExitCode
+from training.resume_point import find_checkpoint
 
 FILES = ("rank_000.safetensors", "rank_001.safetensors", "state.json", "manifest.json")
 

@@ -162,10 +162,11 @@ def arm() -> None:
     import trainer
     import training.checkpoint
     import training.distributed
+    import training.shard
 
     wrap(training.distributed, "start_ranks", start_ranks)
     wrap(trainer, "start_engine", start_engine)
-    wrap(training.checkpoint, "write_blocks", write_blocks)
+    wrap(training.shard, "write_blocks", write_blocks)
     wrap(training.checkpoint.Checkpoints, "begin", begin)
     wrap(trainer, "refuse_spike", refuse_spike)
     for around in (losses, beating, advance):

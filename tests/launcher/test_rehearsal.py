@@ -92,7 +92,7 @@ def test_a_changed_loss_is_found() -> None:
 def test_orphans_are_found_and_killed() -> None:
     """A grandchild whose parent is gone, in a session of its own, deaf to SIGTERM."""
     mark = uuid.uuid4().hex
-    code = "trap '' TERM; setsid sh -c \"trap '' TERM; while :; do sleep 1; done\" & echo started; exit"
+    code = "setsid sh -c \"trap '' TERM; echo started; while :; do sleep 1; done\" & exit"
     with subprocess.Popen(["sh", "-c", code], env=os.environ | {MARK: mark}, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"started\n"

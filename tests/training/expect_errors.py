@@ -8,7 +8,8 @@ from pathlib import Path
 
 import train
 from command_line import parse
-from training.lifecycle import StopRequest
+from training.distributed import leave_ranks
+from training.lifecycle import ExitCode, StopRequest, leave_now
 
 STOP = StopRequest()
 
@@ -23,3 +24,6 @@ for arguments, message in json.loads(Path(sys.argv[1]).read_text()):
     assert code == 2, (arguments, code, said)
     assert [line for line in said.splitlines() if line.startswith("error")][-1].find(message) > 0, (message, said)
     print("as expected:", message)
+
+leave_ranks()
+leave_now(ExitCode.FINISHED)  # as train.py does: gloo aborts an interpreter that ends around its threads
