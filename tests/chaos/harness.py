@@ -132,7 +132,8 @@ def _describe(process: psutil.Process) -> str:
 
 
 def _read_number(path: Path) -> int | None:
-    return int(path.read_text()) if path.exists() else None
+    text = path.read_text() if path.exists() else ""
+    return int(text) if text else None  # killed as it wrote it
 
 
 # -- what is in a run folder --
