@@ -47,8 +47,6 @@ def findings(config: DoctorConfig) -> Iterator[Finding]:
         software.check_compiler,
         software.check_python_and_torch,
         software.check_deepspeed,
-        software.check_stale_lock,
-        software.check_communication_op,
         software.check_native_kernels,
         machine.check_accelerators,
         lambda: software.check_triton(gpus > 0),

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from training.extension_lock import clear_stale_locks
 from training.lifecycle import ExitCode
 from training.rendezvous import describe_group, kernel_id
 from training.watchdog import limited
@@ -46,7 +45,6 @@ def start_ranks(patience: float = 1800.0) -> Ranks:
     if not torch.cuda.is_available():
         keep_freed_memory()  # first of all: importing DeepSpeed allocates, and torch's switch is read only once
     import deepspeed
-    from deepspeed.comm.torch import build_shm_op
 
     try:
         describe_group(os.environ)
@@ -56,8 +54,9 @@ def start_ranks(patience: float = 1800.0) -> Ranks:
         raise SystemExit(int(ExitCode.BAD_INPUT)) from None
     device = _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
-        clear_stale_locks()  # DeepSpeed compiles its communication here, behind a lock that it would wait for without end
-        build_shm_op()  # and not below: who ends a compilation leaves that lock behind
+        # DeepSpeed's allreduce through shared memory serves inference alone. Made all the same, it costs a compilation,
+        # whose lock a killed start leaves to hang all later ones, and 66 MiB of /dev/shm a rank that outlive every run.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     with limited("meeting the other ranks", patience):
         deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT, verbose=False)
     if device.type == "cpu":

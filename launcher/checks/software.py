@@ -10,13 +10,10 @@ from pathlib import Path
 from launcher.checks.finding import Finding, failed, ok, warning
 from model.kernels.choice import apex_obstacle
 from model.kernels.native.library import compiler, obstacle
-from training.extension_lock import EXTENSION, STALE_AFTER, extension_folder, find_locks
 
 TESTED_TORCH = ((2, 11), (2, 13))
 OLDEST_TORCH = (2, 10)
 OLDEST_PYTHON = (3, 10)
-BUILD_TIMEOUT = 240.0
-"""Seconds; the operation compiles in 30 on two cores."""
 PROGRAM = (
     "#include <vector>\n#include <omp.h>\nint main() { return std::vector<int>(omp_get_max_threads()).empty(); }\n"
 )
@@ -37,7 +34,7 @@ def dotted(version: tuple[int, ...]) -> str:
 
 def check_compiler() -> Finding:
     """Compiles and runs a program of three lines, with OpenMP."""
-    why, action = "our CPU kernels and DeepSpeed's CPU communication are compiled here", "install g++, or set CXX"
+    why, action = "our CPU kernels are compiled here, where the CPU has AVX512-BF16", "install g++, or set CXX"
     path = compiler()
     if path is None:
         return failed("no C++ compiler", why, action)
@@ -90,44 +87,6 @@ def judge_deepspeed(version: tuple[int, ...] | None) -> Finding:
     if version >= (0, 20):
         return failed(found, "its internals that checkpoints and metrics read were checked up to 0.19.8", action)
     return ok(found)
-
-
-def check_stale_lock(folder: Path | None = None) -> Finding:
-    """The lock of torch's extension cache, which hangs every start once a compilation was killed."""
-    locks = find_locks(extension_folder() if folder is None else folder)
-    for lock in locks:
-        age = f"{lock.path} is {lock.age / 60:.1f} minutes old"
-        if lock.is_stale:
-            why = "DeepSpeed waits for it without end"
-            return failed(f"{age} and nobody compiles: stale", why, f"rm {lock.path} (train.py deletes it itself)")
-        if lock.holder is None:
-            why = (
-                f"another host compiles, or it was killed; a start waits until it is {STALE_AFTER / 60:.0f} minutes old"
-            )
-            return warning(f"{age} and nobody on this host holds it", why, f"rm {lock.path} if no host compiles")
-    if locks:
-        return ok(f"{EXTENSION} is being compiled by process {locks[0].holder}")
-    return ok("no lock in the cache of compiled extensions")
-
-
-def check_communication_op(timeout: float = BUILD_TIMEOUT) -> Finding:
-    """Builds (30 s, once) or loads DeepSpeed's CPU communication, in a process that a lock cannot hold for ever."""
-    if check_stale_lock().state != "ok":
-        return warning("DeepSpeed's communication was not tried", "a lock would hold it", "see the line of that lock")
-    code = "from deepspeed.comm.torch import build_shm_op; print('loaded' if build_shm_op() else 'none here')"
-    action = (
-        "install g++; put ninja on PATH (it is in .venv/bin); TORCH_EXTENSIONS_DIR names another folder to build in"
-    )
-    try:
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return failed(f"DeepSpeed's {EXTENSION} was not built in {timeout:.0f} s", "a start would hang", action)
-    if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return failed(f"DeepSpeed's {EXTENSION} cannot be built: {reason}", "ranks on CPUs talk through it", action)
-    if result.stdout.strip().endswith("none here"):
-        return ok(f"DeepSpeed needs no {EXTENSION} here")
-    return ok(f"DeepSpeed's {EXTENSION} is built and loads")
 
 
 def check_native_kernels() -> Finding:

@@ -5,7 +5,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from launcher.checks import machine, software, talk
 from launcher.checks.finding import FAILED, OK, WARNING
 from tests.launch import ROOT, run
-from training.extension_lock import EXTENSION, STALE_AFTER
 
 IS_ROOT = os.geteuid() == 0
 
@@ -75,33 +73,6 @@ def test_versions_are_read_without_an_import(tmp_path: Path, monkeypatch: pytest
     assert software.check_deepspeed().line.startswith("FAILED: DeepSpeed 0.18.2 - ")
 
 
-def test_a_stale_lock_fails_and_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert software.check_stale_lock(tmp_path).state == OK
-    lock = tmp_path / EXTENSION / "lock"
-    lock.parent.mkdir()
-    lock.touch()
-    assert software.check_stale_lock(tmp_path).state == WARNING
-    os.utime(lock, (time.time() - STALE_AFTER - 1,) * 2)
-    finding = software.check_stale_lock(tmp_path)
-    assert finding.state == FAILED
-    assert f"rm {lock}" in finding.action
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    started = time.monotonic()
-    assert software.check_communication_op().state == WARNING
-    assert time.monotonic() - started < 5
-
-
-def test_deepspeeds_communication_is_really_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert software.check_communication_op().state == OK
-    assert software.check_communication_op(timeout=0.5).state == FAILED
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setenv("CXX", "/bin/false")
-    finding = software.check_communication_op()
-    assert finding.state == FAILED
-    assert "cannot be built" in finding.found
-
-
 def test_native_kernels_that_cannot_be_built_are_told(tmp_path: Path) -> None:
     code = "from launcher.checks.software import check_native_kernels as c; print(c().line)"
     (tmp_path / "file").touch()
@@ -142,10 +113,10 @@ def test_triton_is_missed_only_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     assert software.check_triton(has_cuda=False).state == OK
 
 
-def test_shared_memory_too_small_for_a_rank_fails(tmpfs: Path) -> None:
+def test_too_little_shared_memory_fails(tmpfs: Path) -> None:
     assert machine.check_shared_memory().state in (OK, WARNING)
     assert machine.check_shared_memory(tmpfs).line.startswith(
-        f"FAILED: {tmpfs}: 2 MiB, 2 free - every CPU rank takes 66 MiB"
+        f"FAILED: {tmpfs}: 2 MiB, 2 free - NCCL takes some MiB"
     )
     assert machine.check_shared_memory(tmpfs / "none").state == FAILED
 
@@ -200,7 +171,7 @@ def test_the_command_ends_with_1_where_something_failed(tmp_path: Path) -> None:
     """And says so once for each line; on a good machine with 0."""
     good = run([sys.executable, "-m", "launcher.doctor", "--output", tmp_path / "run"])
     assert good.returncode == (1 if "FAILED" in good.stdout else 0), good.stdout
-    assert good.stdout.count("\n") >= 15
+    assert good.stdout.count("\n") >= 13
     assert not (tmp_path / "run").exists()
     hostfile = tmp_path / "hostfile"
     hostfile.write_text("n0\n")
