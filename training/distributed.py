@@ -47,7 +47,10 @@ def start_ranks(patience: float = 1800.0) -> Ranks:
     import deepspeed
 
     try:
-        describe_group(os.environ)
+        describe_group(os.environ, patience)
+    except TimeoutError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(int(ExitCode.HANG)) from None
     except ValueError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # nothing connects the ranks yet; one a node is enough
             print(f"error: {error}", file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 DERIVED_PORTS = range(15_000, 25_000)
 """Below Linux's ephemeral ports (32768 and up), which anything may hold, and below torch's 29500."""
-MEETING_SECONDS = 300
 
 
 class Names(NamedTuple):
@@ -33,7 +32,7 @@ MPICH = Names("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")  # I
 SLURM = Names("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
 
 
-def describe_group(environment: MutableMapping[str, str]) -> None:
+def describe_group(environment: MutableMapping[str, str], patience: float = 300.0) -> None:
     """Fill in RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT for torch and DeepSpeed.
 
     torchrun and deepspeed set RANK and all that follows from it; what they, or the user, set is left alone. srun and mpirun
@@ -41,13 +40,14 @@ def describe_group(environment: MutableMapping[str, str]) -> None:
 
     Raises:
         ValueError: tasks that cannot be numbered, or that do not know where to meet.
+        TimeoutError: rank 0 has not said for `patience` seconds where they meet.
     """
     if "RANK" not in environment:
         # mpirun first: inside an allocation its ranks also carry the variables of the srun that started its daemons.
         if OPEN_MPI.rank in environment:
-            _describe_mpi(environment, OPEN_MPI)
+            _describe_mpi(environment, OPEN_MPI, patience)
         elif MPICH.rank in environment and MPICH.local_rank in environment:
-            _describe_mpi(environment, MPICH)
+            _describe_mpi(environment, MPICH, patience)
         elif (
             "SLURM_STEP_ID" in environment and SLURM.rank in environment
         ):  # a batch script has a SLURM_PROCID, but no step
@@ -66,10 +66,10 @@ def describe_group(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("MASTER_PORT", str(free_port()))
 
 
-def _describe_mpi(environment: MutableMapping[str, str], names: Names) -> None:
+def _describe_mpi(environment: MutableMapping[str, str], names: Names, patience: float) -> None:
     _number(environment, names, int(environment[names.ranks_here]))
     if int(environment["WORLD_SIZE"]) > 1 and "MASTER_ADDR" not in environment:
-        environment["MASTER_ADDR"], environment["MASTER_PORT"] = _ask_mpi(environment)
+        environment["MASTER_ADDR"], environment["MASTER_PORT"] = _ask_mpi(environment, patience)
     environment.setdefault("MASTER_PORT", "29500")
 
 
@@ -167,7 +167,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _ask_mpi(environment: MutableMapping[str, str]) -> tuple[str, str]:
+def _ask_mpi(environment: MutableMapping[str, str], patience: float) -> tuple[str, str]:
     """Rank 0's address and a free port there, from a child that speaks MPI in this rank's name.
 
     MPI_Init would leave its signal handlers (SIGBUS, SIGSEGV, SIGABRT, ...) and memory hooks behind in the process that
@@ -176,14 +176,14 @@ def _ask_mpi(environment: MutableMapping[str, str]) -> tuple[str, str]:
     command = [sys.executable, os.path.abspath(__file__)]
     try:  # open files are passed on: MPICH's mpirun talks to its ranks through one
         child = subprocess.run(
-            command, env=dict(environment), close_fds=False, text=True, capture_output=True, timeout=MEETING_SECONDS
+            command, env=dict(environment), close_fds=False, text=True, capture_output=True, timeout=patience
         )
         if child.returncode == 0:
             address, _, port = child.stdout.strip().rpartition(":")
             return address, port
         problem = child.stderr.strip().rpartition("\n")[2] or f"exit code {child.returncode}"
     except subprocess.TimeoutExpired:
-        problem = f"no answer in {MEETING_SECONDS} s"
+        raise TimeoutError(f"rank 0 has not said for {patience:.0f} s (--hang_timeout) where to meet") from None
     raise ValueError(
         f"the ranks of this mpirun cannot agree where to meet ({problem}). Name rank 0's host yourself: "
         "mpirun -x MASTER_ADDR=... (MPICH: -genv MASTER_ADDR ...)"
@@ -211,7 +211,7 @@ def _meet_over_mpi() -> None:
 
 
 def _look_up(mpi: Any, name: str) -> str:
-    while True:  # the parent ends this process after MEETING_SECONDS
+    while True:  # the parent ends this process when its patience does
         try:
             return mpi.Lookup_name(name)
         except mpi.Exception:  # rank 0 has not published it yet

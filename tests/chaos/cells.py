@@ -77,7 +77,10 @@ class Cell:
         ends: set[int | None] = {None, ExitCode.FAILED}  # FAILED: lost contact with the rank that is gone
         if self.signal != "SIGSTOP":
             ends.add(ExitCode.PREEMPTED)  # launchers pass the end of one rank on as SIGTERM
-        return ends | ({ExitCode.HANG} if self.signal == "SIGSTOP" else set())
+        waits = (
+            self.signal == "SIGSTOP" or self.phase == "rendezvous"
+        )  # where nothing tells that a rank will never come
+        return ends | ({ExitCode.HANG} if waits else set())
 
 
 MATRIX = [Cell(fault, phase, launcher) for launcher in LAUNCHERS for phase in PHASES for fault in FAULTS]

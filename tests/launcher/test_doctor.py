@@ -115,9 +115,7 @@ def test_triton_is_missed_only_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_too_little_shared_memory_fails(tmpfs: Path) -> None:
     assert machine.check_shared_memory().state in (OK, WARNING)
-    assert machine.check_shared_memory(tmpfs).line.startswith(
-        f"FAILED: {tmpfs}: 2 MiB, 2 free - NCCL takes some MiB"
-    )
+    assert machine.check_shared_memory(tmpfs).line.startswith(f"FAILED: {tmpfs}: 2 MiB, 2 free - NCCL takes some MiB")
     assert machine.check_shared_memory(tmpfs / "none").state == FAILED
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +152,16 @@ def test_ranks_of_mpirun_meet_without_being_told_where() -> None:
     first, second = sorted(json.loads(line) for line in result.stdout.splitlines() if line.startswith("["))
     assert first[:5] == ["0", "2", "0", "2", "127.0.0.1"]
     assert second == ["1", "2", "1", "2", *first[4:]]
+
+
+def test_a_rank_0_that_never_comes_is_not_waited_for_without_end() -> None:
+    code = "import os, time; from training.rendezvous import describe_group as d\n"
+    code += "time.sleep(60) if os.environ['OMPI_COMM_WORLD_RANK'] == '0' else d(os.environ, patience=2.0)"
+    started = time.monotonic()
+    result = run([*MPIRUN, sys.executable, "-c", code])
+    assert result.returncode == 1, result.stdout
+    assert "TimeoutError: rank 0 has not said for 2 s (--hang_timeout) where to meet" in result.stdout
+    assert time.monotonic() - started < 30
 
 
 def test_ranks_that_mpi_does_not_connect_say_so() -> None:
