@@ -48,9 +48,9 @@ def start_ranks(patience: float = 1800.0) -> Ranks:
 
     try:
         describe_group(os.environ, patience)
-    except TimeoutError as error:
+    except (TimeoutError, ChildProcessError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(int(ExitCode.HANG)) from None
+        raise SystemExit(int(ExitCode.HANG if isinstance(error, TimeoutError) else ExitCode.FAILED)) from None
     except ValueError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # nothing connects the ranks yet; one a node is enough
             print(f"error: {error}", file=sys.stderr, flush=True)

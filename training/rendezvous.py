@@ -41,6 +41,7 @@ def describe_group(environment: MutableMapping[str, str], patience: float = 300.
     Raises:
         ValueError: tasks that cannot be numbered, or that do not know where to meet.
         TimeoutError: rank 0 has not said for `patience` seconds where they meet.
+        ChildProcessError: the launcher is killing the ranks as they ask.
     """
     if "RANK" not in environment:
         # mpirun first: inside an allocation its ranks also carry the variables of the srun that started its daemons.
@@ -181,6 +182,8 @@ def _ask_mpi(environment: MutableMapping[str, str], patience: float) -> tuple[st
         if child.returncode == 0:
             address, _, port = child.stdout.strip().rpartition(":")
             return address, port
+        if child.returncode < 0:
+            raise ChildProcessError(f"mpirun's ranks are being ended (signal {-child.returncode})")
         problem = child.stderr.strip().rpartition("\n")[2] or f"exit code {child.returncode}"
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"rank 0 has not said for {patience:.0f} s (--hang_timeout) where to meet") from None

@@ -75,8 +75,10 @@ class Cell:
         if self.saves:
             return {ExitCode.PREEMPTED}
         ends: set[int | None] = {None, ExitCode.FAILED}  # FAILED: lost contact with the rank that is gone
-        if self.signal != "SIGSTOP":
-            ends.add(ExitCode.PREEMPTED)  # launchers pass the end of one rank on as SIGTERM
+        if self.signal != "SIGSTOP" or self.launcher == "mpirun":
+            ends.add(
+                ExitCode.PREEMPTED
+            )  # launchers pass the end of one rank on as SIGTERM, mpirun with a SIGCONT before
         waits = (
             self.signal == "SIGSTOP" or self.phase == "rendezvous"
         )  # where nothing tells that a rank will never come
