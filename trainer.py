@@ -21,7 +21,7 @@ from run_state import Config, describe_config, describe_state, find_resumable, r
 from training.agreement import check_weights
 from training.attempts import Attempts
 from training.checkpoint import Checkpoints
-from training.distributed import Ranks, agree, ask_largest, sum_over_ranks
+from training.distributed import Ranks, agree, ask_largest, gather_objects, sum_over_ranks
 from training.ds_config import DeepSpeedConfig
 from training.engine import backward, optimizer_figures, start_engine
 from training.lifecycle import ExitCode, StopRequest
@@ -268,7 +268,8 @@ class Trainer:
         if self.checkpoints.is_pending and not is_writing:
             self.checkpoints.finish()
         if is_asked and self.update < self.num_updates:
-            self.say(f"stopping after update {self.update}: {self.stop.reason or 'another rank was asked to'}")
+            reason = next(filter(None, gather_objects(self.ranks, self.stop.reason)))
+            self.say(f"stopping after update {self.update}: {reason}")
             return True
         return False
 

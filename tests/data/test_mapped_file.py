@@ -78,12 +78,16 @@ path, thread = Path(sys.argv[1]), sys.argv[2]
 path.write_bytes(bytes(1 << 20))
 mapped = MappedFile(path)
 
+is_waiting = threading.Event()
+
 def cut_and_read():
+    is_waiting.wait()
     mapped.check()
     os.truncate(path, 100)
     print(mapped.bytes.sum())
 
 def wait_for_the_other():
+    is_waiting.set()
     while True:
         time.sleep(0.01)
 
