@@ -129,6 +129,7 @@ class Cluster:
     def restart_now(self, job: str, restart: int = 1, **changes: object) -> None:
         """A job that is queued again waits two minutes otherwise, counted from when its last process is gone."""
         self._until(lambda: self.show(job)["Restarts"] == str(restart), f"restart {restart} of job {job}", timeout=500)
+        time.sleep(1.5)  # slurmd takes a credential of the second in which the job ended for the one revoked then
         update = ["scontrol", "update", f"jobid={job}", "StartTime=now", *(f"{k}={v}" for k, v in changes.items())]
         self._until(lambda: bool(self.run(*update)) or self.show(job)["JobState"] != "PENDING", f"start of job {job}")
 
