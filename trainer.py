@@ -1,7 +1,6 @@
 """One run: the loop, and what happens between updates."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from training.ds_config import DeepSpeedConfig
 from training.engine import backward, optimizer_figures, start_engine
 from training.lifecycle import ExitCode, StopRequest
 from training.metrics import measure_gemm_peak
-from training.out_of_memory import Rearrangement, is_out_of_memory
+from training.out_of_memory import Rearrangement
 from training.poison import Poison, SpikeRule
 from training.prefetch import on_device
 from training.profile import WARM_UP, Profiler
@@ -199,22 +198,12 @@ class Trainer:
         self.watchdog.beat(f"micro-batch {number}", self.update)
         if number == self.ds.micro_batches_per_update:
             self.answer = self.ask()
-        with self.rearranged_if_too_large():
+        with self.rearrangement.if_too_large():
             losses = self.losses(batch, window)
             self.report.add(losses._asdict())
             self.poison.add(batch.sequence_ids.tolist(), losses.total)
             with self.parts("backward"):
                 backward(self.engine, refuse_spike(self, losses.total, number))
-
-    @contextmanager
-    def rearranged_if_too_large(self) -> Iterator[None]:
-        """What changes no weights: where memory runs out in it, this process does not come back."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                self.rearrangement.announce(error)
-            raise
 
     def losses(self, batch: Batch, window: Window) -> Losses:
         """This micro-batch's share of the update's loss."""
@@ -291,7 +280,7 @@ class Trainer:
     def evaluate(self) -> None:
         if self.inputs.heldout is None:
             return
-        with self.report.clock.paused(), self.rearrangement.inside_update(), self.rearranged_if_too_large():
+        with self.report.clock.paused(), self.rearrangement.inside_update(), self.rearrangement.if_too_large():
             self.model.eval()
             figures = evaluate(
                 self.model,

@@ -102,6 +102,16 @@ class Rearrangement:
         yield  # after an error the main thread never trains again, so what it was stays readable
         self._between_updates.acquire()
 
+    @contextmanager
+    def if_too_large(self) -> Iterator[None]:
+        """Around what changes no weights: where memory runs out in it, this process does not come back."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                self.announce(error)
+            raise
+
     def announce(self, error: BaseException) -> NoReturn:
         """The rank that ran out of memory, in its main thread."""
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__

@@ -60,9 +60,8 @@ class RunLock:
             time.sleep(0.2)
         holder = self._read()
         if holder.get("host") == self._mine["host"] and holder.get("pid") != self._mine["pid"]:
-            is_alive = birth(int(holder.get("pid") or 0)) == holder.get(
-                "birth", "?"
-            )  # where the file system has no locks
+            # Where the file system has no locks.
+            is_alive = birth(int(holder.get("pid") or 0)) == holder.get("birth", "?")
         else:
             is_alive = bool(holder) and holder.get("host") != self._mine["host"] and _beats(folder)
         if is_alive:

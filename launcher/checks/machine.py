@@ -11,10 +11,8 @@ from pathlib import Path
 from launcher.checks.finding import Finding, failed, ok, warning
 
 MIB = 2**20
-LEAST_SHM, ENOUGH_SHM = (
-    64 * MIB,
-    1024 * MIB,
-)  # Docker's default, and what NVIDIA's documentation of NCCL gives containers
+LEAST_SHM, ENOUGH_SHM = 64 * MIB, 1024 * MIB
+"""Docker's default, and what NVIDIA's documentation of NCCL gives containers."""
 FEWEST_FILES, ENOUGH_FILES = 1024, 4096
 LEAST_DISK, ENOUGH_DISK = 100 * MIB, 5 * 1024 * MIB
 
