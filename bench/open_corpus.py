@@ -17,7 +17,7 @@ import numpy as np
 
 from data.batching import BatchLoader, Corpus, UpdateWindows
 from data.index_file import HEADER, MAGIC
-from data.sidecar import VERSION, FileFacts, Sidecar, TokenizerFacts, write_sidecar
+from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
 
 _AT_ONCE = 1 << 22
 _VOCAB_SIZE = 30_522
@@ -60,6 +60,7 @@ def write_corpus(prefix: Path, documents: int) -> None:
         dropped={},
         dtype="uint16",
         inputs=[],
+        split=SplitFacts(),
         **sizes,
     )
     write_sidecar(prefix, sidecar)

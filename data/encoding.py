@@ -84,9 +84,7 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
 def _encode(texts: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> EncodedChunk:
     """Encode a chunk, dropping documents in which there is nothing to learn from."""
     present = [text for text in texts if text and not text.isspace()]
-    encoded = tokenizer.encode_batch(present)
-    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-    tokens = np.concatenate(encoded).astype(dtype) if encoded else np.empty(0, dtype=dtype)
+    tokens, lengths = tokenizer.encode_packed(present, dtype)
     dropped = {"empty": len(texts) - len(present), "no_tokens": int((lengths == 0).sum())}
     return EncodedChunk(tokens, lengths[lengths > 0], dropped)
 

@@ -158,7 +158,7 @@ def _write_facts(
 ) -> None:
     """PREFIX.json, last of all: its presence says that the corpus is whole."""
     from data.indexed_dataset import corpus_file
-    from data.sidecar import VERSION, FileFacts, Sidecar, TokenizerFacts, file_facts, write_sidecar
+    from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, file_facts, write_sidecar
 
     facts = TokenizerFacts(
         fingerprint=tokenizer.fingerprint,
@@ -182,6 +182,7 @@ def _write_facts(
         bin=FileFacts(size=bin_size, sha256=writer.bin_sha256),
         idx=file_facts(corpus_file(config.output, ".idx")),
         inputs=[Path(path).name for path in config.input],
+        split=SplitFacts(),
     )
     write_sidecar(config.output, sidecar)
 

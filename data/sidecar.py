@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args, get_origin
 from data.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 
 VERSION = 1
+PARTS = ("all", "train", "heldout")
 _LARGEST = 1 << 26  # bytes: a million names of input files
 _DAMAGED = "Copy or prepare the corpus again"
 
@@ -41,6 +42,16 @@ class FileFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    """Which side of a split by document hash a corpus is, so that what is held out can never be trained on."""
+
+    part: str = "all"
+    """all: not split; train: without the held-out documents; heldout: only those."""
+    share: float = 0.0
+    """Share of the documents that is held out; 0 where nothing was split."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sidecar:
     """The contents of PREFIX.json; see DESIGN section 8."""
 
@@ -54,6 +65,7 @@ class Sidecar:
     idx: FileFacts
     inputs: list[str]
     """Base names of the files that the corpus was made from."""
+    split: SplitFacts
 
 
 def sidecar_path(prefix: str | Path) -> Path:
@@ -74,11 +86,12 @@ def read_sidecar(prefix: str | Path) -> Sidecar | None:
     if not isinstance(record, dict) or record.get("version") != VERSION:
         found = record.get("version") if isinstance(record, dict) else type(record).__name__
         raise ValueError(f"{path}: version is {reprlib.repr(found)}, only {VERSION} is known. Prepare the corpus again")
-    parts = {"tokenizer": TokenizerFacts, "bin": FileFacts, "idx": FileFacts}
+    parts = {"tokenizer": TokenizerFacts, "bin": FileFacts, "idx": FileFacts, "split": SplitFacts}
     for field, kind in parts.items():
         record[field] = _build(kind, record.get(field), path, f"{field}.")
     sidecar: Sidecar = _build(Sidecar, record, path, "")
     _check_tokenizer(sidecar.tokenizer, path)
+    _check_split(sidecar.split, path)
     return sidecar
 
 
@@ -161,6 +174,14 @@ def _check_tokenizer(facts: TokenizerFacts, path: Path) -> None:
     # One name, not a path, and printable: no "..", no separator, no NUL, no half of a surrogate pair.
     if facts.files in ("", ".", "..") or "/" in facts.files or not facts.files.isprintable():
         refuse("files", "it must be the name of a folder beside the corpus")
+
+
+def _check_split(split: SplitFacts, path: Path) -> None:
+    if split.part not in PARTS or not 0.0 <= split.share < 1.0 or (split.share == 0.0) != (split.part == "all"):
+        raise ValueError(
+            f"{path}: split is part {split.part!r} of share {split.share!r}; {', '.join(PARTS)} with a share in (0, 1) "
+            f"are known. {_DAMAGED}"
+        )
 
 
 def write_sidecar(prefix: str | Path, sidecar: Sidecar) -> None:

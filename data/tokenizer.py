@@ -60,6 +60,12 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_packed(self, texts: list[str], dtype: np.dtype) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.int64]]:
+        """The texts' token ids end to end (N,), of `dtype`, and how many each text has (len(texts),); as encode_batch."""
+        encoded = self.encode_batch(texts)
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        return np.concatenate([np.empty(0, dtype=dtype), *encoded]).astype(dtype), lengths
+
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of token ids, special tokens included."""
         return str(self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, corpus_file
-from data.sidecar import VERSION, FileFacts, Sidecar, TokenizerFacts, write_sidecar
+from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
 from data.tokenizer import Tokenizer, wordpiece
 
 VOCAB_SIZE = 120
@@ -66,6 +66,7 @@ def write_corpus(prefix: Path, documents: list[np.ndarray]) -> None:
         bin=FileFacts(size=len(bin_bytes), sha256=hashlib.sha256(bin_bytes).hexdigest()),
         idx=FileFacts(size=len(idx_bytes), sha256=hashlib.sha256(idx_bytes).hexdigest()),
         inputs=["test"],
+        split=SplitFacts(),
     )
     write_sidecar(prefix, sidecar)
 
