@@ -10,6 +10,9 @@ from typing import TypeVar
 
 Config = TypeVar("Config")
 
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+"""Set by torchrun and deepspeed, Open MPI, PMIx, MPICH and srun; the first that is there counts."""
+
 
 def parse(config_type: type[Config], arguments: Sequence[str], description: str, prog: str | None = None) -> Config:
     """Flags -> a frozen dataclass. `--ds_config` and `--ds-config` are the same flag.
@@ -27,13 +30,14 @@ def parse(config_type: type[Config], arguments: Sequence[str], description: str,
             description=description,
             config=(tyro.conf.OmitArgPrefixes,),
             use_underscores=True,
-            console_outputs=_is_first_rank(),
+            console_outputs=is_first_rank(),
         )
     except ValueError as error:
-        if _is_first_rank():
+        if is_first_rank():
             print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+def is_first_rank() -> bool:
+    """Whether this process speaks for all that its launcher has started; also before the ranks have met."""
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"

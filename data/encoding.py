@@ -1,70 +1,155 @@
-"""Documents -> token ids on many processes, in order.
+"""One member of a crew at work: its share of the input, documents -> tokens -> parts on disk.
 
-The parent cuts the stream of documents into chunks of bounded size, hands out a bounded number of them, and takes the
-results back in the order it gave them out: the result does not depend on how many workers there are.
+Every member runs `encode_share` with the same job and its own number; nothing else decides what it does, and what it leaves
+depends on neither.
 """
 
+import itertools
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from data.cleaning import digests_of, kept_documents, normalized
+from data.parts import PartFolder, PartWriter
+from data.prepare_config import CleaningConfig
+from data.shares import deal
+from data.sources import BadRecord, Group, Item
 from data.tokenizer import Tokenizer
 
-# A tenth of a second of work or so: long against the cost of handing it over, short against waiting for the last one.
-_CHARACTERS_PER_CHUNK = 1 << 18
-_DOCUMENTS_PER_CHUNK = 4096
-_CHUNKS_PER_WORKER = 3  # one being worked on, one on its way there, one on its way back
+# A tenth of a second of work or so: long against the cost of a call, and bounds the memory.
+_CHARACTERS_AT_ONCE = 1 << 18
+_DOCUMENTS_AT_ONCE = 4096
+_MOST_BAD = 10_000  # of a part that are named; all are counted
+_ENOUGH_RECORDS = 10_000  # after which a member stops at once when too many of its own are broken
+
+Report = Callable[[int, int, int], None]
+"""Told of progress: bytes of input read, documents and tokens encoded, since the last time."""
 
 
-@dataclass(frozen=True)
-class EncodedChunk:
-    """Some consecutive documents: their tokens end to end (N,), their lengths, and how many were dropped and why."""
-
-    tokens: npt.NDArray[np.integer]
-    lengths: npt.NDArray[np.int64]
-    dropped: dict[str, int]
+class StoppedError(Exception):
+    """Another member has failed, whose error says why."""
 
 
-def encode_documents(
-    documents: Iterable[str], tokenizer: Tokenizer, dtype: np.dtype, workers: int
-) -> Generator[EncodedChunk, None, None]:
-    """The documents' tokens, in order, with `workers` processes; with one, in this process.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a crew is to encode; sent to every member."""
 
-    Errors: those of `documents`; ChildProcessError when a worker dies.
+    folder: PartFolder
+    items: list[Item]
+    tokenizer: Tokenizer
+    cleaning: CleaningConfig
+    max_bad_share: float
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks all members to stop."""
+        return self.folder.path / "stop"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the input."""
+        return sum(item.size for item in self.items)
+
+
+def encode_share(job: Job, member: int, num_members: int, report: Report) -> None:
+    """Make the parts of this member that are not finished yet.
+
+    Errors: ValueError and OSError of the input and of the disk; StoppedError.
     """
-    # Rust threads inside every worker would fight over the same cores.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    chunks = _chunks(documents)
-    if workers == 1:
-        for chunk in chunks:
-            yield _encode(chunk, tokenizer, dtype)
-        return
-    # Spawned, not forked: the parent has threads, and a fork would copy whatever lock they hold.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tokenizer, dtype))
-    pending: deque[Future[EncodedChunk]] = deque()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # Rust threads of every member would fight over the same cores
+    shares = deal([item.size for item in job.items], [not isinstance(item, Group) for item in job.items], num_members)
+    records, bad = 0, Counter[str]()
+    for share in shares[member]:
+        item, turn = job.items[share.item], share.turn
+        read = 0
+
+        def is_wanted(part: int, number: int = share.item, turn: tuple[int, ...] = turn) -> bool:
+            return turn[part % len(turn)] == member and not job.folder.finished(number, part)
+
+        def on_bytes(number: int, weight: float = turn.count(member) / len(turn)) -> None:
+            nonlocal read
+            read += number
+            report(int(number * weight), 0, 0)
+
+        if _is_finished(job.folder, share.item):
+            report(item.size * turn.count(member) // len(turn), 0, 0)
+            continue
+        number_of_parts = 0
+        for part, documents in item.parts(is_wanted, on_bytes):
+            number_of_parts = part + 1
+            if job.stop_file.exists():
+                raise StoppedError
+            if documents is not None:
+                seen = _encode_part(job, share.item, part, documents, report)
+                records, bad = records + seen.records, bad + seen.bad_reasons
+                if records > _ENOUGH_RECORDS:
+                    check_bad_share(records, bad, job.max_bad_share, iter(seen.bad))
+        job.folder.save_count(share.item, number_of_parts)
+
+
+def _is_finished(folder: PartFolder, item: int) -> bool:
+    """Whether all parts of the item are, so that it need not be read."""
     try:
-        for chunk in chunks:
-            pending.append(pool.submit(_encode_in_worker, chunk))
-            if len(pending) >= _CHUNKS_PER_WORKER * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a worker process died, most likely for lack of memory. Try again with fewer: --workers 1"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        return all(folder.finished(item, part) for part in range(folder.count(item)))
+    except (OSError, ValueError):
+        return False
+
+
+def check_bad_share(records: int, bad: Counter[str], most: float, examples: Iterator[list[Any]]) -> None:
+    """Errors: ValueError where more than the share `most` of the records gave no document."""
+    number = bad.total()
+    if number <= most * records:
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in bad.items())
+    shown = "; ".join(f"{file}, line {line}: {why}" for file, line, _, why in itertools.islice(examples, 3))
+    raise ValueError(
+        f"{number:,} of {records:,} records, {number / records:.2%}, gave no document ({reasons}), more than "
+        f"--max_bad_share {most:g} allows: {shown}. Mend the input, or raise --max_bad_share; what is done already is kept"
+    )
+
+
+def _encode_part(job: Job, item: int, part: int, documents: Iterator[str | BadRecord], report: Report) -> PartWriter:
+    with PartWriter(folder=job.folder, item=item, part=part) as writer:
+        for texts in _chunks(_good(documents, writer)):
+            number = writer.tokens
+            _encode(job, texts, writer)
+            report(0, len(texts), writer.tokens - number)
+        writer.commit()
+    return writer
+
+
+def _good(documents: Iterable[str | BadRecord], writer: PartWriter) -> Iterator[str]:
+    """The documents; the records that gave none are noted."""
+    for document in documents:
+        writer.records += 1
+        if isinstance(document, str):
+            yield document
+            continue
+        writer.drop({document.reason: 1})
+        writer.bad_reasons[document.reason] += 1
+        if len(writer.bad) < _MOST_BAD:
+            writer.bad.append([document.file, document.line, document.reason, document.detail])
+
+
+def _encode(job: Job, texts: list[str], writer: PartWriter) -> None:
+    """Some documents into the part, without those that cleaning drops."""
+    cleaning, tokenizer = job.cleaning, job.tokenizer
+    texts = normalized(texts, cleaning.normalize)
+    tokens, lengths = tokenizer.encode_packed(texts, job.folder.dtype)
+    kept, dropped = kept_documents(tokens, lengths, tokenizer.unk_id, cleaning)
+    writer.drop(dropped)
+    if dropped:
+        tokens, lengths = tokens[np.repeat(kept, lengths)], lengths[kept]
+        texts = [text for text, stays in zip(texts, kept.tolist(), strict=True) if stays]
+    if cleaning.needs_digests:
+        writer.add(tokens, lengths, digests_of(texts))
+    else:
+        writer.add(tokens, lengths)
 
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -72,42 +157,10 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     characters = 0
     for text in documents:
-        if chunk and (characters + len(text) > _CHARACTERS_PER_CHUNK or len(chunk) == _DOCUMENTS_PER_CHUNK):
+        if chunk and (characters + len(text) > _CHARACTERS_AT_ONCE or len(chunk) == _DOCUMENTS_AT_ONCE):
             yield chunk
             chunk, characters = [], 0
         chunk.append(text)
         characters += len(text)
     if chunk:
         yield chunk
-
-
-def _encode(texts: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> EncodedChunk:
-    """Encode a chunk, dropping documents in which there is nothing to learn from."""
-    present = [text for text in texts if text and not text.isspace()]
-    tokens, lengths = tokenizer.encode_packed(present, dtype)
-    dropped = {"empty": len(texts) - len(present), "no_tokens": int((lengths == 0).sum())}
-    return EncodedChunk(tokens, lengths[lengths > 0], dropped)
-
-
-# What a worker process holds for all its chunks; pickling it with each of them would cost more than the work.
-_worker: tuple[Tokenizer, np.dtype] | None = None
-
-
-def _start_worker(tokenizer: Tokenizer, dtype: np.dtype) -> None:
-    global _worker
-    _worker = tokenizer, dtype
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent answers it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A parent that is killed cannot say so; without this its workers would wait for chunks for ever."""
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _encode_in_worker(texts: list[str]) -> EncodedChunk:
-    assert _worker is not None
-    return _encode(texts, *_worker)

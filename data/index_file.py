@@ -11,7 +11,6 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -156,10 +155,6 @@ def _check_sequences(index: Index, start: int, stop: int, bin_path: Path, bin_si
     return int(lengths[before:].sum())
 
 
-def write_index(file: BinaryIO, dtype: np.dtype, lengths: npt.NDArray[np.integer]) -> None:
-    """The .idx of documents that lie end to end in the .bin, each stored as one sequence of the given length."""
-    ends = np.cumsum(lengths, dtype="<i8") * dtype.itemsize
-    pointers = np.concatenate((np.zeros(1, dtype="<i8"), ends))[: len(lengths)]
-    file.write(HEADER.pack(MAGIC, VERSION, _CODES[dtype], len(lengths), len(lengths) + 1))
-    for array in (lengths.astype("<i4"), pointers, np.arange(len(lengths) + 1, dtype="<i8")):
-        file.write(np.ascontiguousarray(array).data)
+def header(dtype: np.dtype, num_documents: int) -> bytes:
+    """The .idx's first bytes where every document is stored as one sequence."""
+    return HEADER.pack(MAGIC, VERSION, _CODES[dtype], num_documents, num_documents + 1)

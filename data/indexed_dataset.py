@@ -1,21 +1,17 @@
-"""The memory-mapped corpus, reader and writer: PREFIX.bin (raw tokens) and PREFIX.idx (data/index_file.py).
+"""The memory-mapped corpus, read: PREFIX.bin (raw tokens) and PREFIX.idx (data/index_file.py).
 
 The .bin holds little-endian token ids, document after document. A corpus that anyone else wrote is checked before it is
 believed: every number of the .idx is validated on opening. Beside them stand PREFIX.json (data/sidecar.py) and
 PREFIX.token_counts.npy.
 """
 
-import hashlib
 import io
-import os
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from data.index_file import DTYPES, Index, Int64, check_index, write_index
+from data.index_file import DTYPES, Index, Int64, check_index
 from data.mapped_file import MappedFile
 from data.sidecar import Sidecar, read_sidecar
 
@@ -123,85 +119,3 @@ def read_token_counts(prefix: str | Path, vocab_size: int, num_tokens: int) -> I
     if counts.min() < 0 or sum(counts.tolist()) != num_tokens:
         raise ValueError(f"{path} does not count the {num_tokens} tokens of {prefix}.bin. {_PREPARE_AGAIN}")
     return counts
-
-
-class IndexedDatasetWriter:
-    """Writes a corpus, one stored sequence per document, and makes it visible only when it is complete.
-
-        with IndexedDatasetWriter("corpus/wiki", vocab_size=30522) as writer:
-            writer.add_document(tokens)
-
-    Everything goes to PREFIX.bin.partial and PREFIX.idx.partial; leaving the block without an exception renames them,
-    leaving it with one deletes them. Afterwards `token_counts` (V,), `num_documents`, `num_tokens` and `bin_sha256`
-    describe what was written.
-    """
-
-    def __init__(self, prefix: str | Path, vocab_size: int) -> None:
-        self.prefix, self.vocab_size = str(prefix), vocab_size
-        self.dtype = token_dtype(vocab_size)
-        self.token_counts = np.zeros(vocab_size, dtype=np.int64)
-        self.num_documents = self.num_tokens = 0
-        self._hash = hashlib.sha256()
-        self._lengths: list[npt.NDArray[np.int32]] = []
-        corpus_file(prefix, ".bin").parent.mkdir(parents=True, exist_ok=True)
-        self._bin_partial, self._idx_partial = (corpus_file(prefix, f"{end}.partial") for end in (".bin", ".idx"))
-        self._file: BinaryIO = self._bin_partial.open("wb")
-
-    def __enter__(self) -> "IndexedDatasetWriter":
-        return self
-
-    def add_document(self, tokens: npt.NDArray[np.integer]) -> None:
-        """Append one document (N,). Errors: ValueError for a token id outside [0, vocab_size)."""
-        self.add_documents(tokens, np.array([len(tokens)]))
-
-    def add_documents(self, tokens: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> None:
-        """Append several documents at once: their tokens end to end (N,) and their lengths, which sum to N."""
-        assert int(lengths.sum()) == len(tokens)
-        if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) < self.vocab_size):
-            self._refuse(tokens, lengths)
-        data = np.ascontiguousarray(tokens.astype(self.dtype, copy=False))
-        self._file.write(data.data)
-        self._hash.update(data.data)
-        self.token_counts += np.bincount(data, minlength=self.vocab_size)
-        self._lengths.append(lengths.astype("<i4"))
-        self.num_documents += len(lengths)
-        self.num_tokens += len(tokens)
-
-    def _refuse(self, tokens: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> None:
-        first = int(np.flatnonzero((tokens < 0) | (tokens >= self.vocab_size))[0])
-        ends = np.cumsum(lengths)
-        document = int(np.searchsorted(ends, first, side="right"))
-        position = first - int(ends[document] - lengths[document])
-        raise ValueError(
-            f"token id {tokens[first]} at position {position} of document {self.num_documents + document} is outside the "
-            f"vocabulary [0, {self.vocab_size}): it was made by another tokenizer"
-        )
-
-    @property
-    def bin_sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._close()
-        finally:
-            self._file.close()
-            self._bin_partial.unlink(missing_ok=True)
-            self._idx_partial.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        with self._idx_partial.open("wb") as index:
-            write_index(index, self.dtype, np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype="<i4"))
-            _flush(index)
-        _flush(self._file)
-        self._file.close()
-        self._bin_partial.replace(corpus_file(self.prefix, ".bin"))
-        self._idx_partial.replace(corpus_file(self.prefix, ".idx"))
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

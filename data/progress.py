@@ -5,46 +5,43 @@ import time
 
 from tqdm import tqdm
 
-from data.sources import InputProgress
-
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressReport:
-    """Reports on stderr; `update` is cheap enough to call for every chunk."""
+    """Reports on stderr; `add` is cheap enough to call for every chunk. total: bytes of input, as stored."""
 
-    def __init__(self, read: InputProgress) -> None:
-        self._read = read
+    def __init__(self, total: int) -> None:
+        self.total, self.read, self.documents, self.tokens = max(total, 1), 0, 0, 0
         self._started = self._last_line = time.monotonic()
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
             # tqdm draws without colours, so NO_COLOR needs nothing more.
-            self._bar = tqdm(total=read.total_bytes, unit="B", unit_scale=True, desc="prepare", mininterval=0.2)
+            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc="prepare", mininterval=0.2)
 
     @property
     def seconds(self) -> float:
         return max(time.monotonic() - self._started, 1e-6)
 
-    def update(self, documents: int, tokens: int) -> None:
-        """So many documents and tokens have been written."""
+    def add(self, read: int, documents: int, tokens: int) -> None:
+        """So many bytes have been read, documents and tokens encoded, since the last call."""
+        self.read, self.documents, self.tokens = self.read + read, self.documents + documents, self.tokens + tokens
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{_figures(documents, tokens, self.seconds)}", refresh=False)
-            self._bar.update(self._read.bytes_read - self._bar.n)
+            self._bar.set_postfix_str(self._figures(), refresh=False)
+            self._bar.update(read)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            share = self._read.bytes_read / max(self._read.total_bytes, 1)
+            share = min(self.read / self.total, 1.0)
             left = f", {_clock(self.seconds * (1 - share) / share)} left" if share else ""
-            line = f"prepare: {share:.0%} of the input, {_figures(documents, tokens, self.seconds)}{left}"
-            print(line, file=sys.stderr, flush=True)
+            print(f"prepare: {share:.0%} of the input, {self._figures()}{left}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal's line to whoever writes next."""
         if self._bar is not None:
             self._bar.close()
 
-
-def _figures(documents: int, tokens: int, seconds: float) -> str:
-    return f"{documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
+    def _figures(self) -> str:
+        return f"{self.documents:,} documents, {self.tokens:,} tokens, {self.tokens / self.seconds:,.0f} tokens/s"
 
 
 def _clock(seconds: float) -> str:

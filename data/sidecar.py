@@ -33,6 +33,21 @@ class TokenizerFacts:
     """Folder with the tokenizer's files, beside PREFIX.json."""
 
 
+def tokenizer_facts(tokenizer: Tokenizer, folder_name: str) -> TokenizerFacts:
+    """The facts of a tokenizer that is saved in the folder of that name, beside the corpus."""
+    return TokenizerFacts(
+        fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+        mask_id=tokenizer.mask_id,
+        pad_id=tokenizer.pad_id,
+        unk_id=tokenizer.unk_id,
+        special_ids=sorted(tokenizer.special_ids),
+        files=folder_name,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """Size in bytes and sha256 of a file."""

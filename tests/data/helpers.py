@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, corpus_file
+from data.corpus_writer import IndexedDatasetWriter
+from data.indexed_dataset import IndexedDataset, corpus_file
 from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
 from data.tokenizer import Tokenizer, wordpiece
 

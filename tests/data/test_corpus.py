@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data.batching import Corpus
-from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data.corpus_writer import IndexedDatasetWriter
+from data.indexed_dataset import IndexedDataset
 from tests.data.helpers import CLS, SEP, VOCAB_SIZE, random_documents, write_corpus
 
 

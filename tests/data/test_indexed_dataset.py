@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, token_dtype
+from data.corpus_writer import IndexedDatasetWriter
+from data.indexed_dataset import IndexedDataset, token_dtype
 from data.sidecar import read_sidecar
 from data.verify import verify
 from tests.data.helpers import VOCAB_SIZE, documents_of, random_documents, write_corpus

@@ -9,7 +9,7 @@ import pytest
 
 from data.batching import BatchLoader, Corpus, UpdateWindows
 from data.prepare import main
-from data.sources import read_documents
+from data.sources import SourceOptions, plan_inputs
 from data.tokenizer import load_tokenizer
 
 FOLDER = Path(os.environ.get("DISTILLERY_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
@@ -28,7 +28,10 @@ def test_tokens_equal_transformers_on_real_text(tmp_path: Path, vocabulary: str,
     path = FOLDER / "vocab" / vocabulary
     ours = load_tokenizer(str(path))
     ours.save(tmp_path)
-    texts = list(itertools.islice(read_documents([str(FOLDER / "wiki/en-2018-heldout.jsonl.xz")]), 12))
+    [item] = plan_inputs([str(FOLDER / "wiki/en-2018-heldout.jsonl.xz")], SourceOptions(), 1 << 30)
+    [(_, documents)] = item.parts(lambda part: True, lambda read: None)
+    assert documents is not None
+    texts = [text for text in itertools.islice(documents, 12) if isinstance(text, str)]
     found = [ids.tolist() for ids in ours.encode_batch(texts)]
     for theirs in (AutoTokenizer.from_pretrained(str(tmp_path)), BertTokenizer(str(path), do_lower_case=lowercase)):
         assert found == [theirs(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
