@@ -1,5 +1,6 @@
 """What `data.inspect` prints about one corpus, in 100 columns."""
 
+import itertools
 import textwrap
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from data.excerpts import WIDTH, Decode
 from data.frequencies import sampled_frequencies, stored_frequencies
 from data.indexed_dataset import IndexedDataset, corpus_file
-from data.lengths import Lengths
+from data.lengths import EXACT_BELOW, Lengths
 from data.picture import text_bars
 from data.tokenizer import Tokenizer
 
@@ -20,11 +21,11 @@ def describe_counts(lengths: Lengths) -> None:
     dataset, sidecar = lengths.dataset, lengths.dataset.sidecar
     sizes = {end: corpus_file(dataset.prefix, end).stat().st_size for end in (".bin", ".idx")}
     mean = dataset.num_tokens / max(dataset.num_documents, 1)
-    median, ninetieth = lengths.quantile(0.5), lengths.quantile(0.9)
+    median, ninetieth = (_rounded(lengths.quantile(share)) for share in (0.5, 0.9))
     rows = [
         ("documents", f"{dataset.num_documents:,}"),
         ("tokens", f"{dataset.num_tokens:,}, stored as {dataset.dtype.name}"),
-        ("tokens per document", f"mean {mean:,.1f}, median {median:,}, p90 {ninetieth:,}, longest {lengths.longest:,}"),
+        ("tokens per document", f"mean {mean:,.1f}, median {median}, p90 {ninetieth}, longest {lengths.longest:,}"),
         ("longest document", f"{lengths.longest_document}"),
         (f"sequences of at most {lengths.max_length}", f"{lengths.num_sequences:,}"),
         ("bytes", f"{sizes['.bin']:,} of tokens, {sizes['.idx']:,} of index"),
@@ -63,10 +64,7 @@ def describe_lengths(lengths: Lengths) -> None:
     print("\nsequences by tokens, [CLS] and [SEP] included")
     edges = np.unique(np.linspace(3, lengths.max_length, _SEQUENCE_BARS + 1).astype(int))
     counts = lengths.sequence_counts
-    bars = [
-        (_span(first, last - 1), int(counts[first:last].sum()))
-        for first, last in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    bars = [(_span(first, last - 1), int(counts[first:last].sum())) for first, last in itertools.pairwise(edges)]
     full = int(counts[-1])
     print(*text_bars([*bars, (f"{lengths.max_length} (full)", full)]), sep="\n")
     print()
@@ -102,8 +100,8 @@ def describe_tokens(dataset: IndexedDataset, tokenizer: Tokenizer | None, decode
     covering = ", ".join(f"{found.tokens_covering(share):,} make {share:.0%}" for share in (0.5, 0.9, 0.99))
     used = int((found.counts > 0).sum())
     size = f"{tokenizer.vocab_size:,}" if tokenizer else "an unknown number of"
-    unused = f"; {tokenizer.vocab_size - used:,} never occur" if tokenizer else ""
-    lines = [f"{used:,} of {size} tokens occur{unused}. Of those, {covering} of the text."]
+    unused = f" {tokenizer.vocab_size - used:,} never occur." if tokenizer else ""
+    lines = [f"{used:,} of {size} tokens occur: {covering} of the text.{unused}"]
     if found.outside:
         lines.append(f"{found.outside:,} tokens are outside the vocabulary: it is another tokenizer's text.")
     if tokenizer:
@@ -118,6 +116,10 @@ def describe_tokens(dataset: IndexedDataset, tokenizer: Tokenizer | None, decode
 def _print_wrapped(sentences: list[str]) -> None:
     for sentence in sentences:
         print(textwrap.fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="  "))
+
+
+def _rounded(length: int) -> str:
+    return f"{'about ' if length >= EXACT_BELOW else ''}{length:,}"
 
 
 def _span(first: int, last: int) -> str:

@@ -12,7 +12,7 @@ from data.lengths import Place
 from data.tokenizer import Tokenizer
 
 WIDTH = 100
-LEGEND = "[word→[MASK]] is masked, [word→other] replaced by a random token, [word=] to be predicted but left as it is"
+LEGEND = "[word→[MASK]] is masked, [word→other] replaced by a random token, [word=] to predict but kept"
 
 Decode = Callable[[npt.ArrayLike], str]
 

@@ -16,9 +16,10 @@ from data.indexed_dataset import IndexedDataset
 
 Int64 = npt.NDArray[np.int64]
 
-_EXACT_BITS = 16  # shorter documents are counted by their exact length
+_EXACT_BITS = 16
+EXACT_BELOW = 1 << _EXACT_BITS  # shorter documents are counted by their exact length
 _FINE_BITS = 10  # longer ones in 2**10 bins for each power of two
-_NUM_BINS = (1 << _EXACT_BITS) + ((62 - _EXACT_BITS) << _FINE_BITS)
+_NUM_BINS = EXACT_BELOW + ((62 - _EXACT_BITS) << _FINE_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Lengths:
         return int(bin_edges()[np.searchsorted(ranks, max(share * ranks[-1], 1))])
 
     def by_power_of_two(self) -> list[tuple[int, int, int]]:
-        """(shortest, longest, documents) from the shortest document's bin to the longest's; no tokens are a bin of their own."""
+        """(shortest, longest, documents) in powers of two; no tokens are a bin of their own."""
         exponents = np.frexp(bin_edges())[1]  # 0 for 0, 1 for 1, 2 for 2 and 3
         counts = np.bincount(exponents, weights=self.document_bins).astype(np.int64)
         filled = np.flatnonzero(counts)
@@ -129,7 +130,7 @@ def bin_edges() -> Int64:
     """(L,) the shortest length in each bin."""
     fine = np.arange(1 << _FINE_BITS, 2 << _FINE_BITS) << (_EXACT_BITS - _FINE_BITS)
     powers = [fine << more for more in range(62 - _EXACT_BITS)]
-    return np.concatenate([np.arange(1 << _EXACT_BITS), *powers])
+    return np.concatenate([np.arange(EXACT_BELOW), *powers])
 
 
 def measure_lengths(dataset: IndexedDataset, max_length: int) -> Lengths:
@@ -170,5 +171,5 @@ def _bins(lengths: Int64) -> Int64:
     exponents = np.frexp(lengths[long])[1].astype(np.int64) - 1
     fine = (lengths[long] >> (exponents - _FINE_BITS)) - (1 << _FINE_BITS)
     found = lengths.copy()
-    found[long] = (1 << _EXACT_BITS) + ((exponents - _EXACT_BITS) << _FINE_BITS) + fine
+    found[long] = EXACT_BELOW + ((exponents - _EXACT_BITS) << _FINE_BITS) + fine
     return found
