@@ -84,7 +84,8 @@ def adopt(config: AdoptConfig) -> None:
         "inputs": [Path(config.corpus).name],
     }
     _save_beside(prefix, tokenizer, counts, facts)
-    print(f"adopted {prefix}: {documents:,} documents, {tokens:,} tokens, {dtype}")
+    verb = "wrote" if config.output else "adopted"
+    print(f"{verb} {prefix}: {documents:,} documents, {tokens:,} tokens, stored as {dtype}")
     _report_special(tokenizer, counts)
 
 
@@ -98,8 +99,6 @@ def _check_fit(dataset: "IndexedDataset", tokenizer: "Tokenizer", name: str) -> 
             f"{dataset.index.path}: tokens are stored as {dataset.dtype.name}, but the {tokenizer.vocab_size} tokens of "
             f"--tokenizer {name} need {expected.name}: the corpus is of another vocabulary"
         )
-    if dataset.dtype != expected:
-        print(f"note: tokens are stored as {dataset.dtype.name} where {expected.name} would do; both are read alike")
     if dataset.num_tokens == 0:
         raise ValueError(f"{dataset.prefix} has no tokens: there is nothing to train on")
 

@@ -32,7 +32,7 @@ def describe_counts(lengths: Lengths) -> None:
     ]
     if dataset.index.num_sequences != dataset.num_documents:
         rows.insert(
-            1, ("stored sequences", f"{dataset.index.num_sequences:,} (sentences, as Megatron-LM splits them?)")
+            1, ("stored sequences", f"{dataset.index.num_sequences:,} (sentences, where Megatron-LM has split them)")
         )
     if sidecar is None:
         rows.append(("PREFIX.json", "none: readable, not trainable. python -m data.adopt makes it so"))

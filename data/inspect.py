@@ -141,7 +141,10 @@ def _asked_for(config: InspectConfig, lengths: "Lengths") -> list["Place"]:
     numbers = list(config.sequence)
     for document in config.document:
         sequences = lengths.of_document(document)
-        print(f"document {document} has {len(sequences)} sequences: {sequences.start} to {sequences.stop - 1}")
+        numbered = (
+            f"{len(sequences)} sequences: {sequences.start} to {sequences.stop - 1}" if sequences else "no tokens"
+        )
+        print(f"document {document} has {numbered}")
         numbers += sequences[: config.sequences]
     return [lengths.locate(number) for number in numbers]
 
@@ -167,7 +170,7 @@ def _show(config: InspectConfig, lengths: "Lengths", places: list["Place"], deco
     if not places:
         return
     if dataset.sidecar is None:
-        print("as they are stored: without PREFIX.json nobody knows what [CLS] and [MASK] are (python -m data.adopt)")
+        print("as they are stored: without PREFIX.json nobody knows what [CLS] and [MASK] are")
         for place in places:
             print("", *stored(dataset, place, decode), sep="\n")
         return

@@ -1,7 +1,5 @@
 """Histograms of a corpus's lengths: bars of text, and a PNG."""
 
-from pathlib import Path
-
 import numpy as np
 
 from data.lengths import Lengths, bin_edges
@@ -22,14 +20,12 @@ def text_bars(rows: list[tuple[str, int]]) -> list[str]:
 
 
 def save_png(lengths: Lengths, path: str) -> None:
-    """Document lengths (logarithmic) and sequence lengths at max_length, side by side. Errors: OSError, ValueError."""
+    """Document lengths (logarithmic) and sequence lengths at max_length, side by side. Errors: OSError."""
     import matplotlib  # only for those who ask for a picture
 
     matplotlib.use("Agg")  # a file; there may be no screen
     from matplotlib import pyplot
 
-    if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"--histogram {path} is no name of a picture that can be written. Give a name ending in .png")
     figure, (documents, sequences) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     # Four bars to a power of two: each starts where a bin starts, so no document is counted on the wrong side.
     powers = np.arange(0, max(lengths.longest, 1).bit_length() + 0.25, 0.25)
