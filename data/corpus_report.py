@@ -130,7 +130,7 @@ def _few(names: list[str]) -> str:
     """The first names, on one line."""
     shown = ", ".join(names[:3])
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return (shown[:60] + "..." if len(shown) > 60 else shown) + more or "none"
+    return (shown[:50] + "..." if len(shown) > 50 else shown) + more or "none"
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

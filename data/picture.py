@@ -20,7 +20,9 @@ def text_bars(rows: list[tuple[str, int]]) -> list[str]:
 
 
 def save_png(lengths: Lengths, path: str) -> None:
-    """Document lengths (logarithmic) and sequence lengths at max_length, side by side. Errors: OSError."""
+    """Document lengths (logarithmic) and sequence lengths at max_length, side by side. Errors: OSError, ValueError."""
+    if not lengths.num_sequences:
+        raise ValueError(f"--histogram {path}: {lengths.dataset.prefix} has no tokens, there is nothing to draw")
     import matplotlib  # only for those who ask for a picture
 
     matplotlib.use("Agg")  # a file; there may be no screen
@@ -28,7 +30,7 @@ def save_png(lengths: Lengths, path: str) -> None:
 
     figure, (documents, sequences) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     # Four bars to a power of two: each starts where a bin starts, so no document is counted on the wrong side.
-    powers = np.arange(0, max(lengths.longest, 1).bit_length() + 0.25, 0.25)
+    powers = np.arange(0, lengths.longest.bit_length() + 0.25, 0.25)
     edges = np.unique(np.ceil(2.0**powers))
     documents.hist(bin_edges(), bins=edges, weights=lengths.document_bins)
     documents.set(
@@ -42,7 +44,7 @@ def save_png(lengths: Lengths, path: str) -> None:
     sequences.set(
         xlabel=f"tokens, [CLS] and [SEP] included, of at most {lengths.max_length}",
         ylabel="sequences",
-        title=f"{lengths.num_sequences:,} sequences, {counts[-1] / max(lengths.num_sequences, 1):.1%} of them full",
+        title=f"{lengths.num_sequences:,} sequences, {counts[-1] / lengths.num_sequences:.1%} of them full",
     )
     figure.suptitle(lengths.dataset.prefix)
     figure.savefig(path, dpi=120)

@@ -161,6 +161,10 @@ def test_a_picture_is_drawn(prefix: Path, tmp_path: Path, capsys: pytest.Capture
     assert pixels.shape[0] > 300
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 10  # not a blank page
     assert main([str(prefix), "--histogram", str(tmp_path / "x.jpg")]) == 2
+    write_corpus(tmp_path / "empty", [np.empty(0, dtype=np.int64)])
+    assert "documents 1" in " ".join(shown(capsys, tmp_path / "empty").split())
+    assert main([str(tmp_path / "empty"), "--histogram", str(tmp_path / "y.png")]) == 2
+    assert "there is nothing to draw" in capsys.readouterr().err
 
 
 def test_a_corpus_cannot_control_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
