@@ -52,9 +52,11 @@ class Index:
         # Python integers: a corrupt count cannot overflow here and pass for a small one.
         expected = HEADER_SIZE + 12 * num_sequences + 8 * num_indices
         if self.file.size != expected:
+            is_multimodal = num_sequences and self.file.size == expected + num_sequences  # an int8 for each sequence
+            reason = "it is of a multimodal corpus, which is not text" if is_multimodal else "truncated or corrupted"
             raise ValueError(
                 f"{path}: file size is {self.file.size} bytes, but its sequence count {num_sequences} (byte 18) and "
-                f"document count {num_indices} (byte 26) need {expected}: truncated or corrupted"
+                f"document count {num_indices} (byte 26) need {expected}: {reason}"
             )
         self.dtype = DTYPES[code]
         self._token_shift = self.dtype.itemsize.bit_length() - 1  # a shift is several times faster than a division
