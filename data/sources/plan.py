@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.sources import hub
 from data.sources.compression import COMPRESSIONS, split_compression
 from data.sources.files import LINE_FORMATS, StoredFile, is_record_a_line, plan_lines
+from data.sources.hub import dataset_of, plan_dataset
 from data.sources.item import Item, Piece, grouped
 from data.sources.options import SourceOptions
 from data.sources.tables import TABLE_FORMATS, plan_table
@@ -35,9 +35,9 @@ def plan_inputs(
     plan: list[Piece | Item] = []
     times_given: Counter[str] = Counter()
     for given in inputs:
-        dataset = hub.dataset_of(given)
+        dataset = dataset_of(given)
         if dataset is not None:
-            plan += hub.plan_dataset(dataset, options, part_bytes)
+            plan += plan_dataset(dataset, options, part_bytes)
             continue
         paths = list(_files_of(given, notes))
         times_given.update(paths)
