@@ -9,7 +9,6 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 interrupted
 """
 
 import hashlib
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,16 @@ def adopt(config: AdoptConfig) -> None:
     """Write what training needs to know, or a copy that has it. Errors: ValueError; OSError for files and a full disk."""
     from data.adopted_copy import write_copy
     from data.indexed_dataset import IndexedDataset
-    from data.sidecar import FileFacts, file_facts, sidecar_path
+    from data.sidecar import (
+        VERSION,
+        FileFacts,
+        Sidecar,
+        SplitFacts,
+        file_facts,
+        save_beside,
+        sidecar_path,
+        write_sidecar,
+    )
     from data.tokenizer import load_tokenizer
 
     if config.drop and not config.output:
@@ -73,17 +81,19 @@ def adopt(config: AdoptConfig) -> None:
     else:
         counts, sha256 = _count(dataset, tokenizer, config.tokenizer)
         documents, tokens, dtype, dropped = dataset.num_documents, dataset.num_tokens, dataset.dtype.name, {}
-    bin_size = Path(f"{prefix}.bin").stat().st_size
-    facts = {
-        "documents": documents,
-        "tokens": tokens,
-        "dropped": dropped,
-        "dtype": dtype,
-        "bin": FileFacts(size=bin_size, sha256=sha256),
-        "idx": file_facts(Path(f"{prefix}.idx")),
-        "inputs": [Path(config.corpus).name],
-    }
-    _save_beside(prefix, tokenizer, counts, facts)
+    sidecar = Sidecar(
+        version=VERSION,
+        tokenizer=save_beside(prefix, tokenizer, counts),
+        documents=documents,
+        tokens=tokens,
+        dropped=dropped,
+        dtype=dtype,
+        bin=FileFacts(size=Path(f"{prefix}.bin").stat().st_size, sha256=sha256),
+        idx=file_facts(Path(f"{prefix}.idx")),
+        inputs=[Path(config.corpus).name],
+        split=SplitFacts(),
+    )
+    write_sidecar(prefix, sidecar)
     verb = "wrote" if config.output else "adopted"
     print(f"{verb} {prefix}: {documents:,} documents, {tokens:,} tokens, stored as {dtype}")
     _report_special(tokenizer, counts)
@@ -145,31 +155,6 @@ def _describe_foreign(dataset: "IndexedDataset", token: int, vocab_size: int, na
         f"{dataset.prefix}.bin: token id {number} at byte {byte} ({where}) is outside the vocabulary [0, {vocab_size}) of "
         f"--tokenizer {name}: {hint}"
     )
-
-
-def _save_beside(prefix: str, tokenizer: "Tokenizer", counts: Any, facts: dict[str, Any]) -> None:
-    """PREFIX.tokenizer/, PREFIX.token_counts.npy and, last of all, PREFIX.json."""
-    import numpy as np
-
-    from data.indexed_dataset import corpus_file
-    from data.sidecar import VERSION, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
-
-    folder = corpus_file(prefix, ".tokenizer")
-    shutil.rmtree(folder, ignore_errors=True)
-    tokenizer.save(folder)
-    np.save(corpus_file(prefix, ".token_counts.npy"), counts)
-    known = TokenizerFacts(
-        fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        cls_id=tokenizer.cls_id,
-        sep_id=tokenizer.sep_id,
-        mask_id=tokenizer.mask_id,
-        pad_id=tokenizer.pad_id,
-        unk_id=tokenizer.unk_id,
-        special_ids=sorted(tokenizer.special_ids),
-        files=folder.name,
-    )
-    write_sidecar(prefix, Sidecar(version=VERSION, tokenizer=known, split=SplitFacts(), **facts))
 
 
 def _report_special(tokenizer: "Tokenizer", counts: Any) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from data.corpus_writer import IndexedDatasetWriter
 from data.index_file import blocks
-from data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from data.indexed_dataset import IndexedDataset
 from data.tokenizer import Tokenizer
 
 Int64 = npt.NDArray[np.int64]

@@ -18,8 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.cleaning import normalized
 from data.corpus_writer import IndexedDatasetWriter
 from data.crew import Crew
@@ -34,9 +32,10 @@ from data.sidecar import (
     FileFacts,
     Sidecar,
     SplitFacts,
+    TokenizerFacts,
     file_facts,
+    save_beside,
     sidecar_path,
-    tokenizer_facts,
     write_sidecar,
 )
 from data.sources import REASONS, Item, SourceOptions, plan_inputs, spool_stdin
@@ -235,13 +234,9 @@ def finish(request: Request, job: Job, progress: ProgressReport | None) -> None:
     check_bad_share(records, bad, job.max_bad_share, bad_records(job))
     writers, dropped = merge(job, request.outputs)
     save_bad_records(job, corpus_file(request.output, ".bad.jsonl"))
-    for writer in writers:
-        folder = corpus_file(writer.prefix, ".tokenizer")
-        shutil.rmtree(folder, ignore_errors=True)
-        job.tokenizer.save(folder)
-        np.save(corpus_file(writer.prefix, ".token_counts.npy"), writer.token_counts)
-    for writer in reversed(writers):
-        _write_facts(writer, request, job.tokenizer, dropped)
+    for writer in reversed(writers):  # what is held out first: its complement then says that both are there
+        facts = save_beside(writer.prefix, job.tokenizer, writer.token_counts)
+        _write_facts(writer, request, facts, {} if writer.prefix == request.heldout else dropped)
     shutil.rmtree(job.folder.path, ignore_errors=True)
     for writer in writers:
         print(f"wrote {writer.prefix}: {writer.num_documents:,} documents, {writer.num_tokens:,} tokens")
@@ -278,14 +273,16 @@ def _count_bad(job: Job) -> tuple[int, Counter[str]]:
     return records, bad
 
 
-def _write_facts(writer: IndexedDatasetWriter, request: Request, tokenizer: Tokenizer, dropped: dict[str, int]) -> None:
+def _write_facts(
+    writer: IndexedDatasetWriter, request: Request, facts: TokenizerFacts, dropped: dict[str, int]
+) -> None:
     is_heldout, share = writer.prefix == request.heldout, request.cleaning.heldout_share
     sidecar = Sidecar(
         version=VERSION,
-        tokenizer=tokenizer_facts(tokenizer, corpus_file(writer.prefix, ".tokenizer").name),
+        tokenizer=facts,
         documents=writer.num_documents,
         tokens=writer.num_tokens,
-        dropped={} if is_heldout else dropped,
+        dropped=dropped,
         dtype=writer.dtype.name,
         bin=FileFacts(size=writer.num_tokens * writer.dtype.itemsize, sha256=writer.bin_sha256),
         idx=file_facts(corpus_file(writer.prefix, ".idx")),

@@ -5,9 +5,13 @@ import hashlib
 import json
 import os
 import reprlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
+
+import numpy as np
+import numpy.typing as npt
 
 from data.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 
@@ -31,21 +35,6 @@ class TokenizerFacts:
     special_ids: list[int]
     files: str
     """Folder with the tokenizer's files, beside PREFIX.json."""
-
-
-def tokenizer_facts(tokenizer: Tokenizer, folder_name: str) -> TokenizerFacts:
-    """The facts of a tokenizer that is saved in the folder of that name, beside the corpus."""
-    return TokenizerFacts(
-        fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        cls_id=tokenizer.cls_id,
-        sep_id=tokenizer.sep_id,
-        mask_id=tokenizer.mask_id,
-        pad_id=tokenizer.pad_id,
-        unk_id=tokenizer.unk_id,
-        special_ids=sorted(tokenizer.special_ids),
-        files=folder_name,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +186,25 @@ def _check_split(split: SplitFacts, path: Path) -> None:
             f"{path}: split is part {split.part!r} of share {split.share!r}; {', '.join(PARTS)} with a share in (0, 1) "
             f"are known. {_DAMAGED}"
         )
+
+
+def save_beside(prefix: str | Path, tokenizer: Tokenizer, token_counts: npt.NDArray[np.int64]) -> TokenizerFacts:
+    """Write PREFIX.tokenizer/ and PREFIX.token_counts.npy; what PREFIX.json is to say of the tokenizer. Errors: OSError."""
+    folder = Path(f"{prefix}.tokenizer")
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer.save(folder)
+    np.save(f"{prefix}.token_counts.npy", token_counts)
+    return TokenizerFacts(
+        fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+        mask_id=tokenizer.mask_id,
+        pad_id=tokenizer.pad_id,
+        unk_id=tokenizer.unk_id,
+        special_ids=sorted(tokenizer.special_ids),
+        files=folder.name,
+    )
 
 
 def write_sidecar(prefix: str | Path, sidecar: Sidecar) -> None:

@@ -140,7 +140,7 @@ ERRORS = {
     ),
     "missing input": (
         ["--input", "nowhere.txt", "--tokenizer", "TOKENIZER", "--output", "OUT"],
-        "no file 'nowhere.txt'",
+        "no file, folder or saved dataset 'nowhere.txt'",
     ),
     "missing tokenizer": (
         ["--input", "GOOD", "--tokenizer", "/nowhere", "--output", "OUT"],
