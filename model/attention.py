@@ -102,9 +102,13 @@ def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, 
 
 
 def choose_attention(
-    wanted: str, device: torch.device, dtype: torch.dtype, dropout: float, has_native: bool = False
+    wanted: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    dropout: float,
+    obstacle_to_native: str = "it needs --kernels native, or auto where that is chosen",
 ) -> tuple[str, str]:
-    """The backend to run and the reason, for the line printed at the start; `has_native`: our C++ runs here.
+    """The backend to run and the reason, for the line printed at the start; our C++ runs where nothing is in its way.
 
     Raises:
         ValueError: a backend was asked for by name where it cannot run.
@@ -114,13 +118,11 @@ def choose_attention(
         raise ValueError(f"--attention varlen cannot run: {obstacle}. Use --attention auto")
     if wanted == "blocked" and device.type != "cpu":
         raise ValueError(f"--attention blocked is for CPUs, this is {device.type}. Use --attention auto")
-    if wanted == "native" and not has_native:
-        raise ValueError(
-            "--attention native needs --kernels native, or auto where that is chosen. Use --attention auto"
-        )
+    if wanted == "native" and obstacle_to_native:
+        raise ValueError(f"--attention native cannot run: {obstacle_to_native}. Use --attention auto")
     if wanted != "auto":
         return wanted, "asked for"
-    if has_native:
+    if not obstacle_to_native:
         return "native", "packed, scores stay in the cache of a CPU"
     if not obstacle:
         return "varlen", "packed flash attention, no padding"
