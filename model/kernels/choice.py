@@ -87,7 +87,11 @@ def _choose_attention(
     head = config.hidden_size // config.num_heads
     if not has_native:
         return choose_attention(wanted, device, dtype, config.attention_dropout)
-    obstacle = f"it needs heads whose width is a multiple of {NATIVE_MULTIPLE}, these have {head}" if head % NATIVE_MULTIPLE else ""
+    obstacle = (
+        f"it needs heads whose width is a multiple of {NATIVE_MULTIPLE}, these have {head}"
+        if head % NATIVE_MULTIPLE
+        else ""
+    )
     attention, why = choose_attention(wanted, device, dtype, config.attention_dropout, obstacle)
     return attention, f"{why}; native: {obstacle}" if obstacle and wanted == "auto" else why
 
