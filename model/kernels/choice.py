@@ -86,13 +86,13 @@ def _choose_attention(
     """`has_native`: our C++ does the other operations."""
     head = config.hidden_size // config.num_heads
     if not has_native:
-        return choose_attention(wanted, device, dtype, config.attention_dropout)
+        return choose_attention(wanted, device, dtype, config.attention_dropout, head)
     obstacle = (
         f"it needs heads whose width is a multiple of {NATIVE_MULTIPLE}, these have {head}"
         if head % NATIVE_MULTIPLE
         else ""
     )
-    attention, why = choose_attention(wanted, device, dtype, config.attention_dropout, obstacle)
+    attention, why = choose_attention(wanted, device, dtype, config.attention_dropout, head, obstacle)
     return attention, f"{why}; native: {obstacle}" if obstacle and wanted == "auto" else why
 
 
