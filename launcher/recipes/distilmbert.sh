@@ -45,7 +45,7 @@ if [ -n "$HELDOUT" ]; then
   fi
 fi
 
-# The published code trained it as DistilBERT.
+# No settings of its own were published: these are DistilBERT's.
 # Loss 5, 2, 1 at temperature 2 and 4,096 sequences an update: Sanh et al. 2019 and their published code (examples of
 # transformers, research_projects/distillation), whose defaults are the rest: 3 epochs, learning rate 5e-4 after a warm-up of
 # 5%, 15% masked with rare words preferred by count^-0.7. It decays no weights, ds_configs/zero2.json decays by 0.01.

@@ -118,5 +118,5 @@ def test_odd_heads_cost_the_native_attention_alone(wanted: str) -> None:
     assert kernels.attention == "blocked"
     assert {getattr(kernels, operation) for operation in IMPLEMENTS["native"]} == {"native"}
     assert "native: it needs heads whose width is a multiple of 16, these have 12" in why
-    with pytest.raises(ValueError, match="--attention native cannot run: it needs heads .* 16, these have 12"):
+    with pytest.raises(ValueError, match=r"--attention native cannot run: it needs heads .* 16, these have 12"):
         choose_kernels(wanted, "native", odd, CPU, torch.bfloat16)

@@ -189,7 +189,7 @@ def test_a_bert_that_distilberts_layout_cannot_hold_keeps_its_own(tmp_path: Path
     assert layout == "bert"
     assert why == "the teacher's layer_norm_eps is 1e-05, DistilBERT's layout fixes it at 1e-12"
     student = make_student(load_model(tmp_path / "teacher")).eval()
-    with pytest.raises(ValueError, match="layer_norm_eps is 1e-05.*Save it as bert"):
+    with pytest.raises(ValueError, match=r"layer_norm_eps is 1e-05.*Save it as bert"):
         save_model(student, tmp_path / "student", "distilbert", student.state_dict())
     save_model(student, tmp_path / "student", layout, student.state_dict())
     token_ids = packed(LENGTHS)[0]
