@@ -31,9 +31,10 @@ def _write(run: Run, weights: dict[str, torch.Tensor]) -> str:
     try:
         for leftover in (partial, final):
             shutil.rmtree(leftover, ignore_errors=True)
-        run.inputs.tokenizer.save(partial)
-        pad_id = run.inputs.corpus.tokenizer.pad_id
-        save_model(run.engine.module, partial, run.inputs.model_type, weights, pad_token_id=pad_id)
+        tokenizer = run.inputs.tokenizer
+        tokenizer.save(partial)
+        ids = {"pad": tokenizer.pad_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
+        save_model(run.engine.module, partial, run.inputs.model_type, weights, ids)
         fsync_files(partial)
         rename(partial, final)
     except OSError as error:

@@ -18,7 +18,8 @@ from evaluation.heldout import evaluate, frequency_loss
 from model.bert import MaskedLanguageModel
 from model.compiled import check_compiler, compile_layers
 from model.config import EncoderConfig, StudentConfig, read_json
-from model.hub import check_layout, load_model, parse_config, read_config, resolve_folder
+from model.families import parse_config, student_layout
+from model.hub import load_model, read_config, resolve_folder
 from model.kernels.choice import Kernels, choose_kernels
 from model.student import make_random, make_student
 from model.teacher import DTYPES, Teacher, choose_dtype
@@ -40,7 +41,7 @@ class Inputs:
     teacher: Teacher | None
     student: MaskedLanguageModel
     model_type: str
-    """Layout of the folder the student is saved as: distilbert, or bert where a teacher is pre-trained."""
+    """Layout of the folder the student is saved as: its teacher's family decides, or --architecture."""
     choices: list[str]
     """What was chosen for the user and why, printed once."""
     teacher_sha256: str
@@ -80,7 +81,6 @@ class InputLoader:
         else:
             teacher, student, model_type, choices = self._load_pair(corpus)
         self._check_fit(student, corpus)
-        check_layout(student.config, model_type)
         if self.is_compiled:
             if self.source.kernels not in ("auto", "torch"):
                 raise ValueError(
@@ -172,7 +172,7 @@ class InputLoader:
         if self.is_distillation:
             raise ValueError(f"--architecture {path} starts from random weights: it needs --objective mlm")
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no model configuration at --architecture {path}: a BERT config.json is expected")
+            raise FileNotFoundError(f"no model configuration at --architecture {path}: a config.json is expected")
         shape, family = parse_config(read_json(Path(path)), path)
         shape = dataclasses.replace(shape, hidden_dropout=dropout, attention_dropout=dropout)
         kernels, why = self._choose_kernels(shape, DTYPES[self.ds.precision])
@@ -189,7 +189,8 @@ class InputLoader:
                 f"other words. Prepare the corpus with --tokenizer {folder}"
             )
         dtype, why_dtype = choose_dtype(self.source.teacher_dtype, self.ranks.device)
-        shape, _ = read_config(folder)
+        shape, family = read_config(folder)
+        layout, why_layout = student_layout(shape, family)
         frozen = dataclasses.replace(shape, hidden_dropout=0.0, attention_dropout=0.0)
         teacher_kernels, why_teacher = self._choose_kernels(frozen, dtype)
         dropout = self.source.dropout
@@ -211,9 +212,10 @@ class InputLoader:
             f"teacher: {folder}, {published.config.num_layers} layers, {str(dtype).removeprefix('torch.')} ({why_dtype}), "
             f"{why_teacher}",
             f"student: {student.config.num_layers} layers from {self.source.student_init}, {why}",
+            f"student's folder: {layout} ({why_layout})",
         ]
         teacher = Teacher(published, dtype, self.ranks.device, self.source.teacher_dtype == "fp8")
-        return teacher, student, "distilbert", choices
+        return teacher, student, layout, choices
 
     def _choose_kernels(self, shape: EncoderConfig, dtype: torch.dtype) -> tuple[Kernels, str]:
         return choose_kernels(
@@ -228,5 +230,6 @@ class InputLoader:
             )
         if self.data.max_length > student.config.max_positions:
             raise ValueError(
-                f"--max_length {self.data.max_length} exceeds the model's {student.config.max_positions} positions"
+                f"--max_length {self.data.max_length} exceeds the model's {student.config.max_positions} usable positions: "
+                f"give --max_length {student.config.max_positions} or less"
             )

@@ -46,7 +46,7 @@ def write_inputs(folder: Path, documents: int) -> list[str]:
     shape, device = EncoderConfig(vocab_size=VOCAB_SIZE, num_layers=12), torch.device("cpu")
     kernels, _ = choose_kernels("auto", "auto", shape, device, torch.bfloat16, False)
     teacher = make_random(shape, seed=0, kernels=kernels)
-    save_model(teacher, folder / "teacher", "bert", teacher.state_dict(), pad_token_id=0)
+    save_model(teacher, folder / "teacher", "bert", teacher.state_dict())
     config = json.loads(Path("ds_configs/zero2_cpu.json").read_text())
     config |= {"train_batch_size": 4, "train_micro_batch_size_per_gpu": 2}
     (folder / "ds.json").write_text(json.dumps(config))

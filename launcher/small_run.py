@@ -71,14 +71,14 @@ def shrink(flags: Flags, folder: Path, num_ranks: int, on_gpu: bool) -> tuple[Fl
 def cut_teacher(name: str, target: Path) -> None:
     """The first two layers of a teacher, with everything around them and its tokenizer, as a folder of its own."""
     from model.bert import MaskedLanguageModel
-    from model.hub import WEIGHT_FILES, load_model, read_config, resolve_folder, save_model
+    from model.hub import WEIGHT_FILES, load_model, read_config, read_special_ids, resolve_folder, save_model
 
     source = resolve_folder(name)
     whole, (_, family) = load_model(source), read_config(source)
     short = MaskedLanguageModel(dataclasses.replace(whole.config, num_layers=min(LAYERS, whole.config.num_layers)))
     kept = whole.state_dict()
     short.load_state_dict({key: kept[key] for key in short.state_dict()})
-    save_model(short, target, family.model_type, short.state_dict())
+    save_model(short, target, family.model_type, short.state_dict(), read_special_ids(source))
     for file in source.iterdir():
         weights = file.name in WEIGHT_FILES or file.suffix in (".safetensors", ".bin", ".h5", ".msgpack", ".onnx")
         if file.is_file() and not weights and file.name != "config.json":

@@ -102,25 +102,28 @@ def _attend_padded(qkv: Tensor, packing: Packing, backend: str, dropout: float, 
 
 
 def choose_attention(
-    wanted: str, device: torch.device, dtype: torch.dtype, dropout: float, has_native: bool = False
+    wanted: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    dropout: float,
+    head_width: int = 64,
+    obstacle_to_native: str = "it needs --kernels native, or auto where that is chosen",
 ) -> tuple[str, str]:
-    """The backend to run and the reason, for the line printed at the start; `has_native`: our C++ runs here.
+    """The backend to run and the reason, for the line printed at the start; our C++ runs where nothing is in its way.
 
     Raises:
         ValueError: a backend was asked for by name where it cannot run.
     """
-    obstacle = _obstacle_to_varlen(device, dtype, dropout)
+    obstacle = _obstacle_to_varlen(device, dtype, dropout, head_width)
     if wanted == "varlen" and obstacle:
         raise ValueError(f"--attention varlen cannot run: {obstacle}. Use --attention auto")
     if wanted == "blocked" and device.type != "cpu":
         raise ValueError(f"--attention blocked is for CPUs, this is {device.type}. Use --attention auto")
-    if wanted == "native" and not has_native:
-        raise ValueError(
-            "--attention native needs --kernels native, or auto where that is chosen. Use --attention auto"
-        )
+    if wanted == "native" and obstacle_to_native:
+        raise ValueError(f"--attention native cannot run: {obstacle_to_native}. Use --attention auto")
     if wanted != "auto":
         return wanted, "asked for"
-    if has_native:
+    if not obstacle_to_native:
         return "native", "packed, scores stay in the cache of a CPU"
     if not obstacle:
         return "varlen", "packed flash attention, no padding"
@@ -129,11 +132,13 @@ def choose_attention(
     return "sdpa", f"varlen cannot run: {obstacle}"
 
 
-def _obstacle_to_varlen(device: torch.device, dtype: torch.dtype, dropout: float) -> str:
+def _obstacle_to_varlen(device: torch.device, dtype: torch.dtype, dropout: float, head_width: int) -> str:
     if device.type != "cuda":
         return f"it needs a CUDA device, this is {device.type}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"it needs fp16 or bf16, this is {str(dtype).removeprefix('torch.')}"
+    if head_width % 8 or head_width > 256:
+        return f"flash attention needs heads whose width is a multiple of 8 and at most 256, these have {head_width}"
     if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
         return "flash attention needs compute capability 8.0 or newer"
     if dropout > 0 and importlib.util.find_spec("flash_attn") is None:

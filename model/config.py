@@ -67,7 +67,7 @@ class StudentConfig:
     """Where the weights come from."""
 
     teacher: str = "bert-base-uncased"
-    """BERT-like masked language model to learn from: a local folder or a Hugging Face hub id."""
+    """Masked language model to learn from, BERT, DistilBERT, RoBERTa or XLM-R: a local folder or a Hugging Face hub id."""
     teacher_dtype: Literal["auto", "fp16", "bf16", "fp32", "fp8"] = "auto"
     """Precision of the frozen teacher. auto: fp16 on CUDA, bf16 on CPUs that have it, else fp32.
     fp8: the layers' matrix products in 8 bit, the rest in bf16 (compute capability 8.9; correct but slow on a CPU)."""
@@ -82,7 +82,7 @@ class StudentConfig:
     student_init: Literal["teacher", "random"] = "teacher"
     """Initial weights of the student: the teacher's chosen layers, or random ones of the same shape (an ablation)."""
     architecture: str = ""
-    """A BERT config.json. With --objective mlm: train this model from random weights, without any teacher."""
+    """A config.json of one of these. With --objective mlm: train this model from random weights, without any teacher."""
     dropout: float = 0.1
     """Dropout of the student, hidden and attention. The teacher has none: it is frozen."""
     attention: Literal["auto", "varlen", "native", "blocked", "sdpa", "softmax"] = "auto"

@@ -36,6 +36,9 @@ IMPLEMENTS = {
 AUTO = {"cpu": ("native",), "cuda": ("triton",)}
 """By preference. apex runs only where it is asked for: nobody has measured it against ours yet."""
 
+NATIVE_MULTIPLE = 16
+"""Of bf16 values, which fill a vector register in pairs of rows: what widths must be for our C++."""
+
 COUNTER_BASED = ("triton", "native")
 """Their dropout masks come from model/kernels/philox.py, torch's own from its generator."""
 
@@ -61,8 +64,8 @@ def choose_kernels(
     if obstacles.get(wanted):
         raise ValueError(f"--kernels {wanted} cannot run: {obstacles[wanted]}. Use --kernels auto")
     usable = [name for name in order if not obstacles[name]]
-    attention, why_attention = choose_attention(
-        wanted_attention, device, dtype, config.attention_dropout, "native" in usable and not is_compiled
+    attention, why_attention = _choose_attention(
+        wanted_attention, config, device, dtype, "native" in usable and not is_compiled
     )
     chosen = {
         operation: next((name for name in usable if operation in IMPLEMENTS[name]), "torch")
@@ -75,6 +78,22 @@ def choose_kernels(
     if config.hidden_dropout > 0 and kernels.layer_norm in COUNTER_BASED:
         why += ", dropout counter-based (Philox)"
     return kernels, f"attention {attention} ({why_attention}), {why}"
+
+
+def _choose_attention(
+    wanted: str, config: EncoderConfig, device: torch.device, dtype: torch.dtype, has_native: bool
+) -> tuple[str, str]:
+    """`has_native`: our C++ does the other operations."""
+    head = config.hidden_size // config.num_heads
+    if not has_native:
+        return choose_attention(wanted, device, dtype, config.attention_dropout, head)
+    obstacle = (
+        f"it needs heads whose width is a multiple of {NATIVE_MULTIPLE}, these have {head}"
+        if head % NATIVE_MULTIPLE
+        else ""
+    )
+    attention, why = choose_attention(wanted, device, dtype, config.attention_dropout, head, obstacle)
+    return attention, f"{why}; native: {obstacle}" if obstacle and wanted == "auto" else why
 
 
 def runnable(operation: str, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
@@ -108,9 +127,10 @@ def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _obstacle_of_widths(name: str, config: EncoderConfig) -> str:
-    widths = (config.hidden_size // config.num_heads, config.hidden_size, config.intermediate_size)
-    if name == "native" and any(width % 16 for width in widths):
-        return f"it needs widths that are multiples of 16, these are {', '.join(map(str, widths))}"
+    """Of the operations over whole rows; attention has its own."""
+    widths = (config.hidden_size, config.intermediate_size)
+    if name == "native" and any(width % NATIVE_MULTIPLE for width in widths):
+        return f"it needs widths that are multiples of {NATIVE_MULTIPLE}, these are {', '.join(map(str, widths))}"
     return ""
 
 

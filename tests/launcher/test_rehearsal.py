@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertForMaskedLM
+from transformers import AutoTokenizer, BertForMaskedLM, RobertaForMaskedLM
 
 from command_line import parse
 from launcher import rehearsal
@@ -19,6 +19,7 @@ from launcher.rehearsal import MARK, RehearsalError, compare, kill_all, processe
 from launcher.small_run import TOKENS_ON_A_CPU, Flags, arguments, cut_teacher, shrink
 from tests.conftest import Toy
 from tests.launch import ROOT, ds_config, run
+from tests.model.helpers import published
 
 LINE = {"update": 1, "loss": 3.0, "loss_mlm": 2.0, "grad_norm": 1.0, "tokens": 7, "tokens_per_second": 10.0}
 
@@ -45,6 +46,18 @@ def test_a_teacher_is_cut_to_its_first_layers(toy: Toy, tmp_path: Path) -> None:
     with torch.no_grad():
         below = whole(ids, output_hidden_states=True).hidden_states[2]
         torch.testing.assert_close(cut(ids, output_hidden_states=True).hidden_states[2], below, rtol=1e-5, atol=1e-6)
+
+
+def test_a_roberta_is_cut_where_its_positions_are(tmp_path: Path) -> None:
+    whole = published("roberta", pad_token_id=3)
+    whole.save_pretrained(tmp_path / "whole")
+    cut_teacher(str(tmp_path / "whole"), tmp_path / "cut")
+    cut = RobertaForMaskedLM.from_pretrained(tmp_path / "cut").eval()
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        below = whole(ids, output_hidden_states=True).hidden_states[2]
+        torch.testing.assert_close(cut(ids, output_hidden_states=True).hidden_states[2], below, rtol=1e-5, atol=1e-6)
+    assert cut.config.pad_token_id == 3
 
 
 def test_the_small_run_is_the_users_otherwise(toy: Toy, tmp_path: Path) -> None:

@@ -2,7 +2,20 @@
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from model.bert import MaskedLanguageModel
 
 LENGTHS = (7, 3, 12, 5)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,3 +65,50 @@ def padded(token_ids: Tensor, lengths: tuple[int, ...] = LENGTHS) -> tuple[Tenso
         ids[row, : len(piece)] = piece
         mask[row, : len(piece)] = 1
     return ids, mask
+
+
+FAMILIES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel], dict[str, object]]] = {
+    "bert": (BertConfig, BertForMaskedLM, {}),
+    "distilbert": (DistilBertConfig, DistilBertForMaskedLM, {"max_position_embeddings": 24}),
+    "roberta": (RobertaConfig, RobertaForMaskedLM, {"layer_norm_eps": 1e-5, "type_vocab_size": 1}),
+    "xlm-roberta": (XLMRobertaConfig, XLMRobertaForMaskedLM, {"layer_norm_eps": 1e-5, "type_vocab_size": 1}),
+}
+
+
+def published(model_type: str, seed: int = 0, **overrides: object) -> PreTrainedModel:
+    """transformers' own model of a family with 24 usable positions, random weights of realistic magnitude, no zeros."""
+    config_class, model_class, usual = FAMILIES[model_type]
+    settings: dict = {
+        "vocab_size": 131,
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "hidden_dim" if model_type == "distilbert" else "intermediate_size": 64,
+        "initializer_range": 0.1,
+        **usual,
+        **overrides,
+    }
+    pad = settings.get("pad_token_id", 1)
+    settings.setdefault("max_position_embeddings", 24 + (pad + 1 if "roberta" in model_type else 0))
+    torch.manual_seed(seed)
+    model = model_class(config_class(**settings)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "position_embeddings.weight")):
+                parameter.normal_(std=0.1)
+    return model
+
+
+def logits_of(model: MaskedLanguageModel, lengths: tuple[int, ...], token_ids: Tensor) -> Tensor:
+    """(T, V) of packed tokens."""
+    _, *layout = packed(lengths)
+    with torch.no_grad():
+        return model.logits(model(token_ids, *layout).features)
+
+
+def published_logits(model: PreTrainedModel, lengths: tuple[int, ...], token_ids: Tensor) -> Tensor:
+    """(T, V) of the same tokens as a batch padded on the right, without what stands at the padding."""
+    ids, mask = padded(token_ids, lengths)
+    ids[mask == 0] = model.config.pad_token_id
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=mask).logits[mask.bool()]

@@ -93,6 +93,11 @@ def test_attention_choice_says_why() -> None:
         "sdpa",
         "varlen cannot run: it needs fp16 or bf16, this is float32",
     )
+    assert choose_attention("auto", cuda, torch.bfloat16, 0.0, head_width=96)[0] == "varlen"
+    for width in (12, 20, 264):
+        backend, why = choose_attention("auto", cuda, torch.bfloat16, 0.0, head_width=width)
+        assert backend == "sdpa"
+        assert why.endswith(f"a multiple of 8 and at most 256, these have {width}")
     assert choose_attention("softmax", cpu, torch.float32, 0.1)[0] == "softmax"
     with pytest.raises(ValueError, match="--attention varlen cannot run: it needs a CUDA device"):
         choose_attention("varlen", cpu, torch.bfloat16, 0.0)

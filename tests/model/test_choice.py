@@ -102,9 +102,21 @@ def test_bf16_on_a_cpu_is_native() -> None:
 
 def test_native_says_why_it_cannot_run() -> None:
     narrow = dataclasses.replace(SHAPE, hidden_size=24)
-    with pytest.raises(ValueError, match="widths that are multiples of 16, these are 12, 24, 64"):
+    with pytest.raises(ValueError, match="widths that are multiples of 16, these are 24, 64"):
         choose_kernels("native", "auto", narrow, CPU, torch.bfloat16)
     with pytest.raises(ValueError, match="it is for CPUs, this is cuda"):
         choose_kernels("native", "sdpa", SHAPE, CUDA, torch.bfloat16)
-    with pytest.raises(ValueError, match="--attention native needs --kernels native"):
+    with pytest.raises(ValueError, match="--attention native cannot run: it needs --kernels native"):
         choose_kernels("torch", "native", SHAPE, CPU, torch.bfloat16)
+
+
+@pytest.mark.skipif(bool(obstacle()), reason=obstacle())
+@pytest.mark.parametrize("wanted", ["auto", "native"])
+def test_odd_heads_cost_the_native_attention_alone(wanted: str) -> None:
+    odd = dataclasses.replace(SHAPE, hidden_size=48, num_heads=4)
+    kernels, why = choose_kernels(wanted, "auto", odd, CPU, torch.bfloat16)
+    assert kernels.attention == "blocked"
+    assert {getattr(kernels, operation) for operation in IMPLEMENTS["native"]} == {"native"}
+    assert "native: it needs heads whose width is a multiple of 16, these have 12" in why
+    with pytest.raises(ValueError, match=r"--attention native cannot run: it needs heads .* 16, these have 12"):
+        choose_kernels(wanted, "native", odd, CPU, torch.bfloat16)

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.torch_version import TorchVersion
 from transformers import AutoModelForMaskedLM, BertModel, DistilBertForMaskedLM
 
-from model.config import EncoderConfig
-from model.hub import check_layout, load_model, save_model
+from model.hub import load_model, save_model
 from model.student import make_student
 from tests.launch import run
 from tests.model.helpers import bert, packed, padded
@@ -120,13 +119,6 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load_model(tmp_path)
-
-
-def test_layout_that_cannot_hold_the_model_is_refused_before_training() -> None:
-    shape = EncoderConfig(vocab_size=9, layer_norm_eps=1e-5)
-    check_layout(shape, "bert")
-    with pytest.raises(ValueError, match="layer_norm_eps is 1e-05, DistilBERT's layout fixes it at 1e-12"):
-        check_layout(shape, "distilbert")
 
 
 def test_hub_id_in_the_local_cache(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_teacher_near_chance(toy: Toy, tmp_path: Path) -> None:
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("teacher folder", {"teacher": "no/such/folder"}, "no model at 'no/such/folder'"),
-    ("long sequences", {"max_length": 65}, "--max_length 65 exceeds the model's 64 positions"),
+    ("long sequences", {"max_length": 65}, "--max_length 65 exceeds the model's 64 usable positions"),
     ("layer", {"student_layers": "0,9"}, "the teacher has layers 0 to 3, not 9"),
     ("ds_config", {"ds_config": "no.json"}, "no DeepSpeed configuration at --ds_config no.json"),
     (
