@@ -188,7 +188,3 @@ def _repeated(words: Counter[str]) -> Iterator[str]:
         whole, rest = divmod(words[word], _WORDS_AT_ONCE)
         yield from [f"{word} " * _WORDS_AT_ONCE] * whole
         yield f"{word} " * rest
-
-
-def train_tokenizer(kind: str, documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    return train_wordpiece(documents, vocab_size)
