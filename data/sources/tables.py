@@ -68,10 +68,12 @@ class _TableRange:
 
     @contextmanager
     def open(self) -> Iterator[Rows]:
-        with self.file.open() as file, _named_errors(self.file.path, self.first_row):
-            is_parquet = self.file.path.endswith(".parquet")
-            arrays = _parquet_arrays(file, self) if is_parquet else _arrow_arrays(self)
-            yield Rows(arrays, Place(self.file.path, lambda: self.first_row))
+        with self.file.open() as file:
+            yield Rows(self._arrays(file), Place(self.file.path, lambda: self.first_row))
+
+    def _arrays(self, file: BinaryIO) -> Iterator["pa.Array"]:
+        with _named_errors(self.file.path, self.first_row):
+            yield from _parquet_arrays(file, self) if self.file.path.endswith(".parquet") else _arrow_arrays(self)
 
 
 @dataclass(frozen=True, kw_only=True)
