@@ -1,6 +1,7 @@
 """Target of data/sources: any bytes as a file of any format, cut into parts of any size."""
 
 import io
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,18 +60,17 @@ class SourceFile:
         return plan_inputs([str(self.folder.path / path)], SourceOptions(), part_bytes)
 
     def seeds(self) -> list[bytes]:
+        """Every format, compressed before the damage and after it; tables as often in several forms."""
         found = []
-        for number, name in enumerate(_NAMES):
+        for number, name in enumerate(_PLAIN):
             for compression, suffix in enumerate(_COMPRESSIONS):
-                for is_compressed in (0, 1):
-                    if name in _PLAIN:
-                        content = _PLAIN[name].encode()
-                        content = content if is_compressed else COMPRESS[suffix](content)
-                    elif suffix or is_compressed:
-                        continue
-                    else:
-                        content = _table(name)
-                    found.append(pack([bytes([number, compression, is_compressed, 40, 0]), content]))
+                content = _PLAIN[name].encode()
+                found.append(pack([bytes([number, compression, 1, 40, 0]), content]))
+                if suffix:
+                    found.append(pack([bytes([number, compression, 0, 40, 0]), COMPRESS[suffix](content)]))
+        for content in _tables():
+            number = _NAMES.index("x.parquet" if content.startswith(b"PAR1") else "x.arrow")
+            found += [pack([bytes([number, 0, 0, size, 0]), content]) for size in (10, 40, 255)]
         return found
 
 
@@ -93,15 +93,18 @@ def read(items: list[Item]) -> list[str | BadRecord]:
     return found
 
 
-def _table(name: str) -> bytes:
+def _tables() -> Iterator[bytes]:
     table = pa.table({"id": range(len(_TEXTS)), "text": _TEXTS})
-    stream = io.BytesIO()
-    if name.endswith(".parquet"):
-        pq.write_table(table, stream, row_group_size=2)
-    else:
-        with pa.ipc.new_stream(stream, table.schema) as writer:
-            writer.write_table(table, 2)
-    return stream.getvalue()
+    for rows, compression in ((2, "none"), (9, "zstd")):
+        stream = io.BytesIO()
+        pq.write_table(table, stream, row_group_size=rows, compression=compression)
+        yield stream.getvalue()
+        options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+        for new in (pa.ipc.new_file, pa.ipc.new_stream):
+            stream = io.BytesIO()
+            with new(stream, table.schema, options=options) as writer:
+                writer.write_table(table, rows)
+            yield stream.getvalue()
 
 
 def sources_target() -> Target:
