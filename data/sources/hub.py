@@ -49,7 +49,9 @@ def dataset_of(given: str) -> DatasetName | None:
 
 
 def _is_saved(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
+    """Whether save_to_disk wrote it: a dataset, or one for each of several splits."""
+    one, several = ("state.json", "dataset_info.json"), ("dataset_dict.json",)
+    return any(all(os.path.isfile(os.path.join(folder, name)) for name in names) for names in (one, several))
 
 
 def plan_dataset(name: DatasetName, options: SourceOptions, part_bytes: int) -> list[Piece | Item]:

@@ -68,13 +68,14 @@ def grouped(plan: Sequence[Piece | Item], part_bytes: int) -> list[Item]:
     """Pieces in a row as groups of at most part_bytes of input, or of one piece; items as they are."""
     items: list[Item] = []
     pieces: list[Piece] = []
+    size = 0
     for entry in [*plan, None]:
-        is_full = isinstance(entry, Piece) and sum(p.input_bytes for p in pieces) + entry.input_bytes > part_bytes
-        if pieces and (is_full or not isinstance(entry, Piece)):
+        if pieces and not (isinstance(entry, Piece) and size + entry.input_bytes <= part_bytes):
             items.append(_group(pieces))
-            pieces = []
+            pieces, size = [], 0
         if isinstance(entry, Piece):
             pieces.append(entry)
+            size += entry.input_bytes
         elif entry is not None:
             items.append(entry)
     return items

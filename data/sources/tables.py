@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from data.sources.columns import ROWS_AT_ONCE, Rows, column_named
@@ -67,10 +68,12 @@ class _TableRange:
 
     @contextmanager
     def open(self) -> Iterator[Rows]:
-        with self.file.open() as file, _named_errors(self.file.path, self.first_row):
-            is_parquet = self.file.path.endswith(".parquet")
-            arrays = _parquet_arrays(file, self) if is_parquet else _arrow_arrays(self)
-            yield Rows(arrays, Place(self.file.path, lambda: self.first_row))
+        with self.file.open() as file:
+            yield Rows(self._arrays(file), Place(self.file.path, lambda: self.first_row))
+
+    def _arrays(self, file: BinaryIO) -> Iterator["pa.Array"]:
+        with _named_errors(self.file.path, self.first_row):
+            yield from _parquet_arrays(file, self) if self.file.path.endswith(".parquet") else _arrow_arrays(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +137,14 @@ def _parquet_arrays(file: BinaryIO, table: _TableRange) -> Iterator["pa.Array"]:
     from pyarrow.parquet import ParquetFile
 
     # Buffered: without it a whole row group's column is read at once.
-    parquet = ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+    parquet = ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
     groups = list(range(table.first, table.last))
     for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=[table.text_field], use_threads=False):
         yield batch.column(0)
 
 
 def _arrow_chunks(file: StoredFile, text_field: str) -> list[_Chunk]:
-    with _arrow_batches(file) as (schema, batches):
+    with _arrow_batches(file, 0, None) as (schema, batches):
         column_named(schema, text_field, file.path)
         index = schema.get_field_index(text_field)
         found = []
@@ -152,28 +155,30 @@ def _arrow_chunks(file: StoredFile, text_field: str) -> list[_Chunk]:
 
 
 def _arrow_arrays(table: _TableRange) -> Iterator["pa.Array"]:
-    with _arrow_batches(table.file) as (schema, batches):
+    with _arrow_batches(table.file, table.first, table.last) as (schema, batches):
         index = schema.get_field_index(table.text_field)
-        for number, batch in enumerate(batches):
-            if number >= table.last:
-                return
-            if number >= table.first:
-                yield batch.column(index)
+        for batch in batches:
+            yield batch.column(index)
 
 
 @contextmanager
-def _arrow_batches(file: StoredFile) -> Iterator[tuple["pa.Schema", Iterator["pa.RecordBatch"]]]:
-    """The record batches of either format, mapped: those that are passed over are not read, unless compressed."""
+def _arrow_batches(
+    file: StoredFile, first: int, last: int | None
+) -> Iterator[tuple["pa.Schema", Iterator["pa.RecordBatch"]]]:
+    """Record batches [first, last) of either format, mapped: a stream's other batches are passed over, mostly unread."""
     import pyarrow as pa
 
     with pa.memory_map(file.path) as mapped:
         if mapped.read(6) == b"ARROW1":
             with pa.ipc.open_file(mapped) as reader:
-                yield reader.schema, map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            mapped.seek(0)
-            with pa.ipc.open_stream(mapped) as reader:
-                yield reader.schema, iter(reader)
+                yield reader.schema, map(reader.get_batch, range(reader.num_record_batches)[first:last])
+            return
+        mapped.seek(0)
+        with pa.ipc.open_stream(mapped) as reader:
+            yield reader.schema, islice(reader, first, last)
+        # Zeros end a stream wherever they stand, so that damage can look like its end.
+        if last is None and mapped.tell() < file.bytes:
+            raise ValueError(f"'{file.path}' has more behind its end, at byte {mapped.tell()}. Is the file complete?")
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import gzip
 import io
 import json
 import lzma
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import zstandard
@@ -79,3 +80,32 @@ def read_parts(items: Sequence[Item]) -> list[list[str | BadRecord]]:
 def read(inputs: Sequence[str | Path], part_bytes: int = WHOLE, **options: object) -> list[str | BadRecord]:
     """Everything that is read from the inputs, in order."""
     return [document for part in read_parts(planned(inputs, part_bytes, **options)) for document in part]
+
+
+def text_by_hand(content: bytes) -> Iterator[str | int]:
+    """The documents of a text file, or the line of one that is broken, by a description other than the reader's."""
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    number = 0
+    while number < len(lines):
+        document: list[tuple[int, bytes]] = []
+        while number < len(lines) and re.fullmatch(rb"[ \t\r\x0b\x0c]*", lines[number]) is None:
+            document.append((number + 1, lines[number].rstrip(b"\r")))
+            number += 1
+        number += 1
+        if document:
+            broken = [line for line, text in document if "\ufffd" in text.decode(errors="replace")]
+            text = "\n".join(text.decode(errors="replace") for _, text in document)
+            yield broken[0] if broken else text if text.strip() else document[0][0]
+
+
+def jsonl_by_hand(content: bytes) -> Iterator[str | int]:
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            text = json.loads(line.decode())["text"] if line.decode().strip() else None
+            if text is not None:
+                yield text if text.encode().decode().strip() else number
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            yield number
+
+
+BY_HAND = {".txt": text_by_hand, ".jsonl": jsonl_by_hand}

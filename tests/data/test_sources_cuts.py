@@ -1,9 +1,6 @@
 """However a file is cut into parts, they give the same documents as the file: for every cut of nasty files, and any file."""
 
-import json
 import random
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.sources import BadRecord
-from tests.data.source_files import COMPRESS, as_csv, as_wiki, planned, read_parts, write
+from tests.data.source_files import BY_HAND, as_csv, as_wiki, planned, read_parts, write
 
 NASTY_TEXTS = [
     b"",
@@ -29,7 +26,7 @@ NASTY_TEXTS = [
     "ü\n\n東京\n😀😀\n\u3000\n\n\u00a0\n\nend".encode(),
     b"a\rb\r\r\n\n\rc\n\x0b\x0c\nd\x00\n\ne",
     b"one\n\nGr\xfc\n\xff\n\n\xed\xa0\x80\n\ntwo",
-    b"a" * 40 + b"\n\n" + b"b" * 40 + b"\n" + b" " * 40 + b"\n" + b"c" * 40,
+    b"a" * 20 + b"\n\n" + b"b" * 20 + b"\n" + b" " * 20 + b"\n" + b"c" * 20,
 ]
 RECORDS = [
     b'{"text": "a"}',
@@ -51,35 +48,6 @@ NASTY_JSONL = [
     b"\xef\xbb\xbf" + RECORDS[0] + b"\r\n" * 3 + RECORDS[3],
     RECORDS[3],
 ]
-
-
-def text_by_hand(content: bytes) -> Iterator[str | int]:
-    """The documents of a text file, or the line of one that is broken, by a description other than the reader's."""
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    number = 0
-    while number < len(lines):
-        document: list[tuple[int, bytes]] = []
-        while number < len(lines) and re.fullmatch(rb"[ \t\r\x0b\x0c]*", lines[number]) is None:
-            document.append((number + 1, lines[number].rstrip(b"\r")))
-            number += 1
-        number += 1
-        if document:
-            broken = [line for line, text in document if "\ufffd" in text.decode(errors="replace")]
-            text = "\n".join(text.decode(errors="replace") for _, text in document)
-            yield broken[0] if broken else text if text.strip() else document[0][0]
-
-
-def jsonl_by_hand(content: bytes) -> Iterator[str | int]:
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            text = json.loads(line)["text"] if line.decode().strip() else None
-            if text is not None:
-                yield text if text.encode().decode().strip() else number
-        except (ValueError, TypeError, UnicodeError):
-            yield number
-
-
-BY_HAND = {".txt": text_by_hand, ".jsonl": jsonl_by_hand}
 
 
 def read_at(path: str, part_bytes: int) -> list[list[str | int]]:
@@ -124,7 +92,7 @@ def test_a_document_is_in_the_part_of_its_first_byte(tmp_path: Path) -> None:
 PIECES = [b"a", b"b ", " ü".encode(), "\u3000".encode(), b"\xff", b"\r", b" ", b"\n", b"\n", b"\n\n", b"\r\n", b"\t\n"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pieces=st.lists(st.sampled_from([*PIECES, *RECORDS]), max_size=30), part_bytes=st.integers(1, 60))
 @pytest.mark.parametrize("suffix", BY_HAND)
 def test_any_file_with_any_parts(
@@ -137,7 +105,7 @@ def test_any_file_with_any_parts(
         check_every_cut(write(folder / name, content), expected, range(part_bytes, part_bytes + 1))
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("compression", ["", ".zst"])
 @pytest.mark.parametrize("kind", ["csv", "tsv", "wiki"])
 def test_every_cut_of_what_is_read_from_its_start(tmp_path: Path, kind: str, compression: str) -> None:
     texts = ["a\nb", 'c "d"\te,f\n\n"g', "h", "ü\n" * 5 + "i", "j", "k\n\nl"]

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from tests.fuzz.checkpoint import checkpoint_target
 from tests.fuzz.corpus import corpus_target, tokenizer_target
+from tests.fuzz.sources import sources_target
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "corpus": corpus_target,
     "tokenizer": tokenizer_target,
     "checkpoint": checkpoint_target,
+    "sources": sources_target,
 }
