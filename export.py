@@ -32,7 +32,7 @@ def _write(run: Run, weights: dict[str, torch.Tensor]) -> str:
         for leftover in (partial, final):
             shutil.rmtree(leftover, ignore_errors=True)
         run.inputs.tokenizer.save(partial)
-        pad_id = run.inputs.corpus.tokenizer.pad_id
+        pad_id = run.inputs.blend.tokenizer.pad_id
         save_model(run.engine.module, partial, run.inputs.model_type, weights, pad_token_id=pad_id)
         fsync_files(partial)
         rename(partial, final)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.batch import make_batch
-from data.batching import Batch, BatchLoader, Corpus, UpdateWindows, Window, assign, fixed_batches
+from data.batching import Batch, BatchLoader, Blend, Corpus, UpdateWindows, Window, assign, fixed_batches
 from data.masking import masked_counts
 
 G = 24  # sequences of an update
@@ -20,7 +20,7 @@ G = 24  # sequences of an update
 
 @pytest.fixture
 def windows(corpus: Corpus) -> UpdateWindows:
-    return UpdateWindows(corpus, sequences_per_update=G, seed=3, mask_probability=0.15)
+    return UpdateWindows(Blend([corpus]), sequences_per_update=G, seed=3, mask_probability=0.15)
 
 
 def load(
@@ -139,12 +139,12 @@ def test_an_update_depends_on_nothing_but_its_number(
     num_ranks = data.draw(st.sampled_from([number for number in range(1, G + 1) if G % number == 0]))
     each = G // num_ranks
     micro_batch = data.draw(st.sampled_from([number for number in range(1, each + 1) if each % number == 0]))
-    corpus = windows.corpus
-    masker = corpus.masker(seed=windows.seed, probability=windows.mask_probability, smoothing=smoothing)
+    blend = windows.blend
+    masker = blend.masker(seed=windows.seed, probability=windows.mask_probability, smoothing=smoothing)
     expected = []
     for update in (stop, stop + 1):
         window = windows.window(update)
-        expected.append(sorted(sequences_of(make_batch(corpus, masker, window.sequence_ids, window.epochs))))
+        expected.append(sorted(sequences_of(make_batch(blend, masker, window.sequence_ids, window.epochs))))
     split = {"num_ranks": num_ranks, "micro_batch": micro_batch, "smoothing": smoothing}
     ranks = [load(windows, stop, stop + 2, rank=rank, **split) for rank in range(num_ranks)]
     for number, sequences in enumerate(expected):
@@ -154,7 +154,7 @@ def test_an_update_depends_on_nothing_but_its_number(
 
 
 def test_another_seed_is_another_stream(corpus: Corpus, windows: UpdateWindows) -> None:
-    other = UpdateWindows(corpus, sequences_per_update=G, seed=4, mask_probability=0.15)
+    other = UpdateWindows(Blend([corpus]), sequences_per_update=G, seed=4, mask_probability=0.15)
     assert windows.window(0).sequence_ids.tolist() != other.window(0).sequence_ids.tolist()
 
 
@@ -199,7 +199,7 @@ class Recording(UpdateWindows):
     """Notes which windows were asked for, and fails at one of them."""
 
     def __init__(self, windows: UpdateWindows, failing: int = -1) -> None:
-        super().__init__(windows.corpus, sequences_per_update=G, seed=3, mask_probability=0.15)
+        super().__init__(windows.blend, sequences_per_update=G, seed=3, mask_probability=0.15)
         self.asked: list[int] = []
         self.failing = failing
 

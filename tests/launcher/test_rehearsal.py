@@ -53,7 +53,7 @@ def test_the_small_run_is_the_users_otherwise(toy: Toy, tmp_path: Path) -> None:
     again = flags(*arguments(small))
     assert again == small
     assert notes == []
-    assert (small.objective.temperature, small.data.max_length, small.data.data) == (3, 40, str(toy.train))
+    assert (small.objective.temperature, small.data.max_length, small.data.data) == (3, 40, (str(toy.train),))
     assert (small.run.checkpoint_every, small.student.student_layers) == (1, "")
     written = json.loads(Path(small.run.ds_config).read_text())
     assert written["train_micro_batch_size_per_gpu"] == TOKENS_ON_A_CPU // 40
