@@ -1,7 +1,7 @@
 """Distil a BERT-like teacher into a student of half its depth, or pre-train with --objective mlm.
 
     deepspeed --num_gpus 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
-    torchrun --nproc_per_node 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
+    torchrun --nproc_per_node 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki:0.7 corpus/books:0.3
 
 Precision, batch sizes, clipping, optimizer and learning rate are set in the DeepSpeed JSON.
 """

@@ -3,8 +3,8 @@
 Sequences have global ids: those of corpus i follow those of the corpora before it, in the order they were given in. That
 order is therefore part of what decides a run. The stream, an endless order of global ids, is arithmetic on positions:
 
-- without weights, one keyed permutation of all sequences, epoch after epoch, so that every corpus is read alike often;
-- with weights, blocks of 10,000 positions in which each corpus has its share of the places, always the same ones, and
+- without weights, one keyed permutation of all sequences, epoch after epoch, so that every corpus is read equally often;
+- with weights, blocks of 100,000 positions in which each corpus has its share of the places, always the same ones, and
   fills them from a stream of its own: one keyed permutation of its sequences, epoch after epoch of that corpus.
 
 Shapes: K corpora, S sequences asked for, T their tokens, V tokens of the vocabulary.
@@ -12,6 +12,7 @@ Shapes: K corpora, S sequences asked for, T their tokens, V tokens of the vocabu
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,9 @@ from data.masking import Float64, Int64, smoothed_weights
 from data.shuffle import permute
 from data.tokenizer import Tokenizer
 
-BLOCK = 10_000
-"""Positions of the stream in which each corpus has exactly its share: a weight counts to 4 digits."""
-_OF_ITS_OWN = 1  # tells the keys of the corpora's own streams from all others
+BLOCK = 100_000
+"""Positions of the stream in which each corpus has exactly its share: a weight counts to 5 digits."""
+_OF_ITS_OWN = 1  # tells the seeds of the corpora's own shuffles from the run's
 
 
 class Blend:
@@ -56,7 +57,7 @@ class Blend:
     def open(cls, texts: Sequence[str], *, max_length: int) -> "Blend":
         """The corpora of --data. Errors: FileNotFoundError, ValueError; both say what to do."""
         prefixes, weights = parse_corpora(texts)
-        return cls([Corpus.open(prefix, max_length=max_length) for prefix in prefixes], weights)
+        return cls([_open(prefix, max_length) for prefix in prefixes], weights)
 
     def load_tokenizer(self) -> Tokenizer:
         """That of the first corpus; the others have the same vocabulary. Errors: ValueError, OSError."""
@@ -73,11 +74,8 @@ class Blend:
         block, place = np.divmod(positions, BLOCK)
         which = self._corpus_at[place]
         epochs, index = np.divmod(block * self._places[which] + self._turn_at[place], self._sizes[which])
-        ids = self._starts[which]
-        for number, members in self._members(which):
-            key = int(random_bits(seed, _OF_ITS_OWN, number)[0])
-            ids[members] += permute(index[members], int(self._sizes[number]), seed=key, epoch=epochs[members])
-        return epochs, ids
+        keys = random_bits(seed, _OF_ITS_OWN, which)  # every corpus its own shuffle, though two may be of the same size
+        return epochs, self._starts[which] + permute(index, self._sizes[which], seed=keys, epoch=epochs)
 
     def lengths(self, sequence_ids: npt.ArrayLike) -> Int64:
         """Tokens of each sequence (S,), [CLS] and [SEP] included."""
@@ -144,6 +142,16 @@ class Blend:
             return [(0, np.arange(len(which)))]
         occurring = np.flatnonzero(np.bincount(which, minlength=len(self.corpora)))
         return [(int(number), np.flatnonzero(which == number)) for number in occurring]
+
+
+def _open(prefix: str, max_length: int) -> Corpus:
+    try:
+        return Corpus.open(prefix, max_length=max_length)
+    except FileNotFoundError as error:
+        _, colon, tail = Path(prefix).name.rpartition(":")
+        if not colon:
+            raise
+        raise FileNotFoundError(f"'{tail}' is no number, so {prefix} is a name without a weight, and {error}") from None
 
 
 def _places(weights: Sequence[float], prefixes: Sequence[str]) -> Int64:

@@ -53,8 +53,8 @@ class DataConfig:
     """What to read and how to turn it into batches. Errors: ValueError naming the flag."""
 
     data: tuple[str, ...] = ("corpus/train",)
-    """Prefixes of prepared corpora, written by `python -m data.prepare`, each with its share of the sequences as
-    PREFIX:WEIGHT, or all without: then every corpus is read alike often."""
+    """Prefixes of corpora prepared by `python -m data.prepare`: each with its share of the sequences, as in
+    corpus/wiki:0.7 corpus/books:0.3, or all without, to read every corpus equally often."""
 
     eval_data: str = ""
     """Prefix of the held-out corpus, none of those in --data; empty means no held-out evaluation."""
