@@ -16,7 +16,7 @@ def contributions(blend: Blend, num_sequences: int) -> Iterator[str]:
         tokens = corpus.dataset.num_tokens + 2 * corpus.num_sequences
         yield (
             f"{prefix}: {corpus.dataset.num_documents:,} documents, {corpus.num_sequences:,} sequences, {tokens:,} tokens; "
-            f"{share:.2%} of the sequences: {tokens * passes:,.0f} tokens in this run, {passes:.2f} epochs"
+            f"{100 * share:.5g}% of the sequences: {tokens * passes:,.0f} tokens in this run, {passes:.2f} epochs"
         )
 
 
