@@ -1,6 +1,7 @@
 """Updates that must not be made: told, recorded, and where that is allowed, left out for good."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def record_incident(run: Run, window: Window) -> None:
     if run.ds.precision == "fp16" and not run.spike and all(entry["what"] == "gradients" for entry in found):
         return
     reason = run.spike or "its loss or gradients are not finite"
-    incident = {
+    incident: dict[str, Any] = {
         "update": run.update,
         "window": run.windows.position(run.update - 1),
         "reason": reason,
@@ -43,6 +44,8 @@ def record_incident(run: Run, window: Window) -> None:
     }
     if run.log is None:
         return
+    for part in (incident, *found):
+        part |= run.windows.blend.describe(part["sequence_ids"])
     where = ", ".join(f"rank {entry['rank']} micro-batch {entry['micro_batch'] + 1}" for entry in found[:3])
     try:
         path = f"see {write_incident(run.folder / 'incidents', incident)}"

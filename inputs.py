@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from data.batching import Corpus, FixedBatches, fixed_batches
+from data.batch import Sequences
+from data.batching import Blend, Corpus, FixedBatches, fixed_batches
+from data.blend_checks import check_held_out
 from data.config import DataConfig
 from data.tokenizer import Tokenizer, vocabulary_fingerprint
 from evaluation.heldout import evaluate, frequency_loss
@@ -34,9 +36,9 @@ SEQUENCES_TO_CHECK_TEACHER = 64
 class Inputs:
     """What a run reads, loaded and found to fit together."""
 
-    corpus: Corpus
+    blend: Blend
     tokenizer: Tokenizer
-    """The corpus's, which goes into the student's folder: loaded now, so that it is not missed after the last update."""
+    """The corpora's, which goes into the student's folder: loaded now, so that it is not missed after the last update."""
     heldout: FixedBatches | None
     teacher: Teacher | None
     student: MaskedLanguageModel
@@ -44,6 +46,8 @@ class Inputs:
     """Layout of the folder the student is saved as: its teacher's family decides, or --architecture."""
     choices: list[str]
     """What was chosen for the user and why, printed once."""
+    warnings: list[str]
+    """What the user should know of the text, printed once."""
     teacher_sha256: str
     """Of the teacher's weights; empty without one."""
     resident_before: int
@@ -74,13 +78,13 @@ class InputLoader:
 
     def load(self) -> Inputs:
         resident_before = resident_bytes()
-        corpus = Corpus.open(self.data.data, max_length=self.data.max_length)
-        heldout = self._load_heldout(corpus)
+        blend = Blend.open(self.data.data, max_length=self.data.max_length)
+        heldout, warnings = self._load_heldout(blend)
         if self.source.architecture:
             teacher, student, model_type, choices = self._load_architecture()
         else:
-            teacher, student, model_type, choices = self._load_pair(corpus)
-        self._check_fit(student, corpus)
+            teacher, student, model_type, choices = self._load_pair(blend)
+        self._check_fit(student, blend)
         if self.is_compiled:
             if self.source.kernels not in ("auto", "torch"):
                 raise ValueError(
@@ -91,21 +95,22 @@ class InputLoader:
                 compile_layers(model, self.ranks.device)
             choices.append("compiled: every layer but its attention, when it first runs (the first update is slow)")
         return Inputs(
-            corpus=corpus,
-            tokenizer=corpus.load_tokenizer(),
+            blend=blend,
+            tokenizer=blend.load_tokenizer(),
             heldout=heldout,
             teacher=teacher if self.is_distillation else None,
             student=student,
             model_type=model_type,
             choices=choices,
+            warnings=warnings,
             teacher_sha256=weights_sha256(teacher.model) if self.is_distillation and teacher else "",
             resident_before=resident_before,
         )
 
-    def fixed_batches(self, corpus: Corpus, num_sequences: int) -> FixedBatches:
+    def fixed_batches(self, source: Sequences, num_sequences: int) -> FixedBatches:
         """Sequences and masks that every run scores alike: seed 0 whatever --seed is."""
         return fixed_batches(
-            corpus,
+            source,
             num_sequences=num_sequences,
             sequences_per_batch=self.ds.sequences_per_micro_batch,
             seed=0,
@@ -124,10 +129,10 @@ class InputLoader:
         assert inputs.teacher is not None
         batches = inputs.heldout  # not "or": a rank may hold none of the batches
         if batches is None:
-            batches = self.fixed_batches(inputs.corpus, SEQUENCES_TO_CHECK_TEACHER)
+            batches = self.fixed_batches(inputs.blend, SEQUENCES_TO_CHECK_TEACHER)
         options: dict[str, Any] = {"device": self.ranks.device, "reduce": sum_over_ranks}
         figures = evaluate(inputs.teacher, None, batches, temperature=1.0, **options)
-        chance = frequency_loss(batches, inputs.corpus.dataset.token_counts(), **options)
+        chance = frequency_loss(batches, inputs.blend.token_counts, **options)
         if self.source.check_teacher and not figures["eval_mlm_loss"] < chance:
             raise ValueError(
                 f"--teacher {self.source.teacher} predicts masked words with a loss of {figures['eval_mlm_loss']:.3f}; "
@@ -138,7 +143,7 @@ class InputLoader:
         if self.source.teacher_dtype == "fp8":
             drift = {"eval_teacher_drift": self._drift(inputs.teacher, batches, temperature)}
         if inputs.heldout is None:
-            return drift  # text of the training corpus tells whether the teacher can read, not how well
+            return drift  # text that is trained on tells whether the teacher can read, not how well
         return drift | {name.replace("eval_", "eval_teacher_"): value for name, value in figures.items()}
 
     def _drift(self, teacher: Teacher, batches: FixedBatches, temperature: float) -> float:
@@ -155,16 +160,12 @@ class InputLoader:
             )
         return drift
 
-    def _load_heldout(self, corpus: Corpus) -> FixedBatches | None:
+    def _load_heldout(self, blend: Blend) -> tuple[FixedBatches | None, list[str]]:
         if not self.data.eval_data:
-            return None
+            return None, []
         heldout = Corpus.open(self.data.eval_data, max_length=self.data.max_length)
-        if heldout.fingerprint != corpus.fingerprint:
-            raise ValueError(
-                f"--eval_data {self.data.eval_data} and --data {self.data.data} were prepared with different "
-                "vocabularies. Prepare both with the same --tokenizer"
-            )
-        return self.fixed_batches(heldout, self.eval_sequences)
+        warnings = check_held_out(heldout, blend.corpora)
+        return self.fixed_batches(heldout, self.eval_sequences), warnings
 
     def _load_architecture(self) -> tuple[None, MaskedLanguageModel, str, list[str]]:
         """A model from random weights, for --objective mlm."""
@@ -179,14 +180,14 @@ class InputLoader:
         student = make_random(shape, kernels=kernels, seed=self.seed)
         return None, student, family.model_type, [f"model: {path} from random weights, {why}"]
 
-    def _load_pair(self, corpus: Corpus) -> tuple[Teacher, MaskedLanguageModel, str, list[str]]:
+    def _load_pair(self, blend: Blend) -> tuple[Teacher, MaskedLanguageModel, str, list[str]]:
         """Teacher and student; under --objective mlm the teacher only lends the student its layers."""
         folder = resolve_folder(self.source.teacher)
         known = vocabulary_fingerprint(str(folder))
-        if known is not None and known != corpus.fingerprint:
+        if known is not None and known != blend.fingerprint:
             raise ValueError(
-                f"--teacher {self.source.teacher} has another vocabulary than --data {self.data.data}: it would read "
-                f"other words. Prepare the corpus with --tokenizer {folder}"
+                f"--teacher {self.source.teacher} has another vocabulary than --data {blend.prefixes[0]}: it would "
+                f"read other words. Prepare the corpus with --tokenizer {folder}"
             )
         dtype, why_dtype = choose_dtype(self.source.teacher_dtype, self.ranks.device)
         shape, family = read_config(folder)
@@ -222,11 +223,11 @@ class InputLoader:
             self.source.kernels, self.source.attention, shape, self.ranks.device, dtype, self.is_compiled
         )
 
-    def _check_fit(self, student: MaskedLanguageModel, corpus: Corpus) -> None:
-        if student.config.vocab_size != corpus.vocab_size:
+    def _check_fit(self, student: MaskedLanguageModel, blend: Blend) -> None:
+        if student.config.vocab_size != blend.vocab_size:
             raise ValueError(
-                f"the model has {student.config.vocab_size} tokens, --data {self.data.data} was prepared with "
-                f"{corpus.vocab_size}. Prepare the corpus with the model's tokenizer"
+                f"the model has {student.config.vocab_size} tokens, --data {blend.prefixes[0]} was prepared with "
+                f"{blend.vocab_size}. Prepare the corpus with the model's tokenizer"
             )
         if self.data.max_length > student.config.max_positions:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from data.blend_report import contributions, repetitions
 from planning import Workload, clock, probe, update_flops
 from training.distributed import Ranks, agree
 from training.engine_memory import checkpoint_bytes
@@ -33,6 +34,9 @@ def print_plan(work: Workload, ranks: Ranks, flags: Mapping[str, Mapping[str, An
         "",
         "memory of a rank at its peak",
         *memory(work),
+        "",
+        "data",
+        *data(work, num_updates),
         "",
         "work",
     ]
@@ -71,7 +75,7 @@ def settings(work: Workload, flags: Mapping[str, Mapping[str, Any]], arguments: 
     ds = work.ds
     derived = f"{ds.sequences_per_update} / ({ds.sequences_per_micro_batch} x {work.num_ranks} ranks)"
     yield f"  micro_batches_per_update {ds.micro_batches_per_update} (derived: {derived})"
-    updates = "--max_updates" if work.run.max_updates else f"{work.run.epochs:g} epochs of the corpus"
+    updates = "--max_updates" if work.run.max_updates else f"{work.run.epochs:g} epochs of the text"
     yield f"  num_updates {work.num_updates} (derived: {updates})"
     yield f"  warm_up_updates {round(work.run.warmup_share * work.num_updates)} (derived: warmup_share x num_updates)"
     for choice in work.inputs.choices:
@@ -91,6 +95,14 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def data(work: Workload, num_updates: int) -> Iterator[str]:
+    num_sequences = num_updates * work.ds.sequences_per_update
+    for line in contributions(work.inputs.blend, num_sequences):
+        yield f"  {line}"
+    for warning in (*work.inputs.warnings, *repetitions(work.inputs.blend, num_sequences)):
+        yield f"  warning: {warning}"
 
 
 def memory(work: Workload) -> Iterator[str]:

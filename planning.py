@@ -1,7 +1,7 @@
 """What a run needs before it is queued, and after it, how well that was predicted: `train.py --plan N`.
 
 Memory by counting (model/memory.py, training/engine_memory.py), time by trying a few micro-batches, FLOPs by arithmetic.
-Shapes are those of the corpus: the micro-batches of the first updates.
+Shapes are those of the text: the micro-batches of the first updates.
 """
 
 import itertools
@@ -69,7 +69,7 @@ class Workload:
     @cached_property
     def windows(self) -> UpdateWindows:
         return UpdateWindows(
-            self.inputs.corpus,
+            self.inputs.blend,
             sequences_per_update=self.ds.sequences_per_update,
             seed=self.run.seed,
             mask_probability=self.data.mask_probability,

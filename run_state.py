@@ -101,6 +101,7 @@ def describe_state(run: Run) -> dict[str, Any]:
         "best": run.best,
         "engine": engine_scalars(run.engine),
         "identity": identity(run),
+        "data": list(run.config.data.data),
         "versions": versions(),
     }
 
@@ -141,8 +142,24 @@ def find_resumable(run: Run) -> Verified | None:
             )
         say(f"--resume: {run.folder} has no checkpoint yet, starting at update 0")
         return None
+    _check_data(found, run)
     check_identity(found, identity(run))
     return found
+
+
+def _check_data(found: Verified, run: Run) -> None:
+    """Before the rest of the identity, to name corpora rather than their sha256.
+
+    Errors: ValueError where the checkpoint is of another blend: its stream would be another one.
+    """
+    saved = found.state["identity"]
+    if any(saved.get(name) != value for name, value in run.inputs.blend.identity().items()):
+        trained, given = " ".join(found.state.get("data", ["another corpus"])), " ".join(run.config.data.data)
+        now = "which has other contents by now" if trained == given else f"not {given}"
+        raise ValueError(
+            f"--resume: {found.folder} belongs to another run: on --data {trained}, {now}. Corpora, their order and their "
+            "weights must stay as they were; start a run on others in a new --output"
+        )
 
 
 def restore(run: Run, checkpoint: Verified) -> None:
@@ -197,8 +214,8 @@ def _read_rewinds(folder: Path) -> dict[str, Any]:
 def identity(run: Run) -> dict[str, Any]:
     """What a resumed run must share with the one it continues."""
     return {
-        "corpus": run.inputs.corpus.sha256,
-        "num_sequences": run.inputs.corpus.num_sequences,
+        **run.inputs.blend.identity(),
+        "num_sequences": run.inputs.blend.num_sequences,
         "sequences_per_update": run.ds.sequences_per_update,
         "num_updates": run.num_updates,
         "seed": run.config.run.seed,

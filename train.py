@@ -1,7 +1,7 @@
 """Distil a BERT-like teacher into a student of half its depth, or pre-train with --objective mlm.
 
     deepspeed --num_gpus 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
-    torchrun --nproc_per_node 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki
+    torchrun --nproc_per_node 8 train.py --ds_config ds_configs/zero2.json --data corpus/wiki:0.7 corpus/books:0.3
 
 Precision, batch sizes, clipping, optimizer and learning rate are set in the DeepSpeed JSON.
 """
@@ -36,6 +36,7 @@ if __name__ == "__main__":  # before the heavy imports, so that --help and a mis
 
 import traceback
 
+from data.blend_report import contributions, repetitions
 from data.mapped_file import report_bus_errors
 from inputs import InputLoader, Inputs
 from plan_report import print_plan
@@ -182,9 +183,14 @@ def introduce(trainer: Trainer, teacher_figures: dict[str, float]) -> None:
         f"GEMM peak {trainer.peak_flops / 1e9:,.0f} GFLOP/s a rank"
     )
     log.say(
-        f"data: {trainer.config.data.data}, {trainer.inputs.corpus.num_sequences:,} sequences of at most "
+        f"data: {' '.join(trainer.config.data.data)}, {trainer.inputs.blend.num_sequences:,} sequences of at most "
         f"{trainer.config.data.max_length} tokens; updates {trainer.update} to {trainer.num_updates}"
     )
+    num_sequences = trainer.num_updates * ds.sequences_per_update
+    for line in contributions(trainer.inputs.blend, num_sequences):
+        log.say(f"  {line}")
+    for warning in (*trainer.inputs.warnings, *repetitions(trainer.inputs.blend, num_sequences)):
+        log.say(f"warning: {warning}")
     if trainer.resumed is not None:
         log.say(f"resumed from {trainer.resumed.folder}{describe_change(trainer)}")
     log.say(f"run folder: {trainer.folder} (tensorboard --logdir {trainer.folder})")

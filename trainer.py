@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
+from data.blend_report import epochs_by_name
 from evaluation.heldout import evaluate
 from export import save_student
 from incidents import record_incident, refuse_spike, rewind
@@ -58,7 +59,7 @@ class Trainer:
         self.watchdog = Watchdog(folder, ranks.rank, config.run.hang_timeout, stop)
         self.watchdog.start()
         self.windows = UpdateWindows(
-            inputs.corpus,
+            inputs.blend,
             sequences_per_update=ds.sequences_per_update,
             seed=config.run.seed,
             mask_probability=config.data.mask_probability,
@@ -268,7 +269,8 @@ class Trainer:
         sequences = self.update * self.ds.sequences_per_update
         progress = {
             "update": self.update,
-            "epoch": sequences / self.inputs.corpus.num_sequences,
+            "epoch": sequences / self.inputs.blend.num_sequences,
+            **epochs_by_name(self.inputs.blend, sequences),
             "sequences": sequences,
             "tokens": self.tokens,
             "learning_rate": self.learning_rate,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.batching import BatchLoader, Corpus, UpdateWindows
+from data.batching import BatchLoader, Blend, Corpus, UpdateWindows
 from data.index_file import HEADER, MAGIC
 from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
 
@@ -76,7 +76,7 @@ def measure(prefix: Path) -> str:
     before, started, cpu = resident(), time.perf_counter(), time.process_time()
     corpus = Corpus.open(prefix, max_length=512)
     opened, cpu = time.perf_counter() - started, time.process_time() - cpu
-    windows = UpdateWindows(corpus, sequences_per_update=4096, seed=1, mask_probability=0.15)
+    windows = UpdateWindows(Blend([corpus]), sequences_per_update=4096, seed=1, mask_probability=0.15)
     with BatchLoader(
         windows, rank=0, num_ranks=1, sequences_per_micro_batch=32, first_update=1000, last_update=1001
     ) as loader:

@@ -5,12 +5,24 @@ Shapes: T real tokens of a micro-batch, S its sequences, M its masked positions.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from data.corpus import Corpus, Masker
+from data.corpus import Masker
 from data.masking import Int64
+
+
+class Sequences(Protocol):
+    """A corpus, or a blend of several."""
+
+    num_sequences: int
+
+    def lengths(self, sequence_ids: npt.ArrayLike) -> Int64: ...
+    def packed(self, sequence_ids: npt.ArrayLike) -> tuple[Int64, Int64]: ...
+    def masker(self, *, seed: int, probability: float, smoothing: float) -> Masker: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +66,9 @@ class Batch:
         return replace(self, **{name: function(t) for name, t in tensors.items() if isinstance(t, torch.Tensor)})
 
 
-def make_batch(corpus: Corpus, masker: Masker, sequence_ids: Int64, epochs: Int64) -> Batch:
+def make_batch(source: Sequences, masker: Masker, sequence_ids: Int64, epochs: Int64) -> Batch:
     """Read, pack and mask the sequences (S,), each in its epoch (S,)."""
-    tokens, cu_seqlens = corpus.packed(sequence_ids)
+    tokens, cu_seqlens = source.packed(sequence_ids)
     corrupted, positions, labels = masker(tokens, cu_seqlens, sequence_ids, epochs)
     lengths = np.diff(cu_seqlens)
     return Batch(

@@ -1,6 +1,7 @@
-"""From a corpus to batches: what the scripts at the root import.
+"""From corpora to batches: what the scripts at the root import.
 
-    corpus -> UpdateWindows (data/windows.py) -> BatchLoader (data/loader.py) -> Batch (data/batch.py)
+    corpora -> Blend (data/blend.py) -> UpdateWindows (data/windows.py)
+            -> BatchLoader (data/loader.py) -> Batch (data/batch.py)
 
 `fixed_batches` is the held-out evaluation's way: a fixed set instead of a stream.
 """
@@ -10,13 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.batch import Batch, make_batch
+from data.batch import Batch, Sequences, make_batch
+from data.blend import Blend
 from data.corpus import Corpus
 from data.loader import BatchLoader
 from data.masking import masked_counts
 from data.windows import UpdateWindows, Window, assign
 
-__all__ = ["Batch", "BatchLoader", "Corpus", "FixedBatches", "UpdateWindows", "Window", "assign", "fixed_batches"]
+__all__ = [
+    "Batch",
+    "BatchLoader",
+    "Blend",
+    "Corpus",
+    "FixedBatches",
+    "UpdateWindows",
+    "Window",
+    "assign",
+    "fixed_batches",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,7 @@ class FixedBatches:
 
 
 def fixed_batches(
-    corpus: Corpus,
+    source: Sequences,
     *,
     num_sequences: int,
     sequences_per_batch: int,
@@ -48,23 +60,23 @@ def fixed_batches(
 ) -> FixedBatches:
     """Always the same sequences with the same masks, for held-out evaluation.
 
-    They are spread evenly over the corpus and sorted by length, so little is padded. The batches are dealt to the ranks in
+    They are spread evenly over the text and sorted by length, so little is padded. The batches are dealt to the ranks in
     turn: their union does not depend on `num_ranks`, and a rank may have one batch fewer than another, or none.
-    The weights of the mask are those of this corpus, so the figures of runs on different training corpora compare.
+    The weights of the mask are those of this text, so the figures of runs on different training corpora compare.
     """
-    wanted = min(num_sequences, corpus.num_sequences)
+    wanted = min(num_sequences, source.num_sequences)
     if wanted < 1 or sequences_per_batch < 1:
         raise ValueError(
             f"cannot evaluate on {num_sequences} sequences in batches of {sequences_per_batch}: both must be at least 1"
         )
-    sequence_ids = np.arange(wanted, dtype=np.int64) * corpus.num_sequences // wanted
-    lengths = corpus.lengths(sequence_ids)
+    sequence_ids = np.arange(wanted, dtype=np.int64) * source.num_sequences // wanted
+    lengths = source.lengths(sequence_ids)
     by_length = sequence_ids[np.argsort(-lengths, kind="stable")]
-    masker = corpus.masker(seed=seed, probability=mask_probability, smoothing=mask_smoothing)
+    masker = source.masker(seed=seed, probability=mask_probability, smoothing=mask_smoothing)
     batches = []
     for start in range(rank * sequences_per_batch, wanted, num_ranks * sequences_per_batch):
         ids = by_length[start : start + sequences_per_batch]
-        batches.append(make_batch(corpus, masker, ids, np.zeros_like(ids)))
+        batches.append(make_batch(source, masker, ids, np.zeros_like(ids)))
     return FixedBatches(
         batches=batches,
         num_sequences=wanted,

@@ -62,7 +62,7 @@ class BatchLoader:
         self._windows, self._rank, self._num_ranks = windows, rank, num_ranks
         self._updates = range(first_update, last_update)
         self._pin_memory = pin_memory
-        self._masker = windows.corpus.masker(
+        self._masker = windows.blend.masker(
             seed=windows.seed, probability=windows.mask_probability, smoothing=mask_smoothing
         )
         self._queue: queue.Queue[Window | Batch | _Failure] = queue.Queue(maxsize=max(1, prefetch))
@@ -122,7 +122,7 @@ class BatchLoader:
                     return
                 for members in bins[self._rank :: self._num_ranks]:
                     batch = make_batch(
-                        self._windows.corpus, self._masker, window.sequence_ids[members], window.epochs[members]
+                        self._windows.blend, self._masker, window.sequence_ids[members], window.epochs[members]
                     )
                     if not self._put(batch.pin_memory() if self._pin_memory else batch):
                         return

@@ -11,33 +11,37 @@ from data.hashing import Uint64, random_bits
 
 _ROUNDS = 8  # four suffice for large domains (Luby & Rackoff 1988); tiny ones mix slowly, and rounds are cheap
 _LARGEST = 2**62
+_POWERS_OF_FOUR = 4 ** np.arange(1, 32, dtype=np.int64)  # the last is _LARGEST
 
 
-def permute(index: npt.ArrayLike, size: int, *, seed: int, epoch: int | npt.ArrayLike) -> npt.NDArray[np.int64]:
+def permute(
+    index: npt.ArrayLike, size: int | npt.ArrayLike, *, seed: int | npt.ArrayLike, epoch: int | npt.ArrayLike
+) -> npt.NDArray[np.int64]:
     """Where the shuffle of `epoch` sends each index: a permutation of [0, size), O(1) in size.
 
-    Shapes: index (N,), epoch a number or (N,), result (N,) int64. Another seed or epoch is another permutation.
-    Errors: ValueError for a size outside [1, 2**62] or an index outside [0, size).
+    Shapes: index (N,), size, seed and epoch a number or (N,), result (N,) int64. Another seed or epoch is another
+    permutation. Errors: ValueError for a size outside [1, 2**62] or an index outside [0, size).
     """
-    position = np.atleast_1d(np.asarray(index, dtype=np.int64))
-    if not 1 <= size <= _LARGEST:
-        raise ValueError(f"cannot shuffle {size} elements: the size must be between 1 and 2**62")
-    if position.size and not (position.min() >= 0 and position.max() < size):
-        raise ValueError(f"indices {position.min()} to {position.max()} are not all within [0, {size})")
+    position, sizes = np.atleast_1d(np.asarray(index, dtype=np.int64)), np.asarray(size, dtype=np.int64)
+    if not (sizes.min() >= 1 and sizes.max() <= _LARGEST):
+        raise ValueError(f"cannot shuffle {sizes} elements: the size must be between 1 and 2**62")
+    if not ((position >= 0) & (position < sizes)).all():
+        raise ValueError(f"indices {position.min()} to {position.max()} are not all within [0, {sizes})")
     keys = np.broadcast_to(random_bits(seed, epoch), position.shape)
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    half_bits = np.broadcast_to(1 + np.searchsorted(_POWERS_OF_FOUR, sizes), position.shape).astype(np.uint64)
+    limit = np.broadcast_to(sizes.astype(np.uint64), position.shape)
     value = _feistel(position.astype(np.uint64), half_bits, keys)
-    outside = np.flatnonzero(value >= size)
+    outside = np.flatnonzero(value >= limit)
     while outside.size:
-        value[outside] = _feistel(value[outside], half_bits, keys[outside])
-        outside = outside[value[outside] >= size]
+        value[outside] = _feistel(value[outside], half_bits[outside], keys[outside])
+        outside = outside[value[outside] >= limit[outside]]
     return value.astype(np.int64)
 
 
-def _feistel(value: Uint64, half_bits: int, keys: Uint64) -> Uint64:
+def _feistel(value: Uint64, half_bits: Uint64, keys: Uint64) -> Uint64:
     """One pass through the network: a bijection of [0, 4**half_bits) for each key."""
-    shift, low_bits = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = value >> shift, value & low_bits
+    low_bits = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = value >> half_bits, value & low_bits
     for round_number in range(_ROUNDS):
         left, right = right, left ^ (random_bits(keys, round_number, right) & low_bits)
-    return (left << shift) | right
+    return (left << half_bits) | right

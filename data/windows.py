@@ -1,8 +1,8 @@
 """Which sequences an update trains on, and which micro-batch gets which.
 
-Update k trains on the positions [k * G, (k + 1) * G) of an endless stream: the corpus's sequences, shuffled anew each
-epoch. Windows that did harm can be left out; those behind them move up. All of it follows from k, so a resumed run, or one
-on another number of ranks, sees the same sequences.
+Update k trains on the positions [k * G, (k + 1) * G) of an endless stream: the sequences of a blend of corpora
+(data/blend.py), shuffled anew each epoch. Windows that did harm can be left out; those behind them move up. All of it
+follows from k, so a resumed run, or one on another number of ranks, sees the same sequences.
 
 Shapes: G sequences of an update.
 """
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.corpus import Corpus
+from data.blend import Blend
 from data.masking import Int64, masked_counts
-from data.shuffle import permute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +23,9 @@ class Window:
 
     update: int
     sequence_ids: Int64
-    """(G,)"""
+    """(G,), of the whole blend."""
     epochs: Int64
-    """(G,): a window may straddle two epochs."""
+    """(G,): a window may straddle two epochs, and with weights every corpus has its own."""
     lengths: Int64
     """(G,), [CLS] and [SEP] included."""
     attended: int
@@ -36,15 +35,15 @@ class Window:
 
 
 class UpdateWindows:
-    """The endless stream of a corpus, cut into updates of G sequences; nothing is remembered between two calls."""
+    """The endless stream of a blend, cut into updates of G sequences; nothing is remembered between two calls."""
 
     left_out: tuple[int, ...] = ()
     """Windows of the stream that no update trains on, because they did harm; ascending."""
 
-    def __init__(self, corpus: Corpus, *, sequences_per_update: int, seed: int, mask_probability: float) -> None:
+    def __init__(self, blend: Blend, *, sequences_per_update: int, seed: int, mask_probability: float) -> None:
         if sequences_per_update < 1:
             raise ValueError(f"an update of {sequences_per_update} sequences trains on nothing: at least 1")
-        self.corpus, self.seed, self.mask_probability = corpus, seed, mask_probability
+        self.blend, self.seed, self.mask_probability = blend, seed, mask_probability
         self.sequences_per_update = sequences_per_update
 
     def position(self, update: int) -> int:
@@ -56,11 +55,11 @@ class UpdateWindows:
         return update
 
     def num_updates(self, epochs: float) -> int:
-        """Whole updates in `epochs` passes over the corpus. Errors: ValueError when there is not even one."""
-        updates = int(epochs * self.corpus.num_sequences / self.sequences_per_update)
+        """Whole updates in `epochs` times as many sequences as the corpora have. Errors: ValueError where that is none."""
+        updates = int(epochs * self.blend.num_sequences / self.sequences_per_update)
         if updates < 1:
             raise ValueError(
-                f"{epochs:g} epochs of {self.corpus.num_sequences} sequences do not fill one update of "
+                f"{epochs:g} epochs of {self.blend.num_sequences} sequences do not fill one update of "
                 f"{self.sequences_per_update}. Lower train_batch_size in the DeepSpeed JSON, raise --epochs "
                 "or prepare more text"
             )
@@ -71,9 +70,8 @@ class UpdateWindows:
         stream = self.position(update) * self.sequences_per_update + np.arange(
             self.sequences_per_update, dtype=np.int64
         )
-        epochs, index = np.divmod(stream, self.corpus.num_sequences)
-        sequence_ids = permute(index, self.corpus.num_sequences, seed=self.seed, epoch=epochs)
-        lengths = self.corpus.lengths(sequence_ids)
+        epochs, sequence_ids = self.blend.stream(stream, seed=self.seed)
+        lengths = self.blend.lengths(sequence_ids)
         return Window(
             update=update,
             sequence_ids=sequence_ids,

@@ -96,5 +96,5 @@ def arguments(flags: Flags) -> list[str]:
             if isinstance(value, bool):
                 words.append(f"--{field.name}" if value else f"--no_{field.name}")
             else:
-                words += [f"--{field.name}", str(value)]
+                words += [f"--{field.name}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words

@@ -109,6 +109,8 @@ def test_a_plan_trains_and_writes_nothing(pair: Pair, tmp_path: Path) -> None:
         "student weights, bf16",
         "fp32 master weights / 8 ranks",
         "gradients (ZeRO-1: whole on every rank)",
+        f"{pair.train}: 600 documents, ",
+        "; 100% of the sequences: ",
         "updates 30 of 64 sequences",
         "micro-batches of",
         "1 checkpoints of",

@@ -23,7 +23,8 @@ class RunConfig:
     output: str = ""
     """Run folder: configuration, metrics.jsonl, tensorboard/, checkpoints/ and the final student/. Default: runs/<time>."""
     epochs: float = 3.0
-    """Passes over the corpus; decides the number of updates unless --max_updates does."""
+    """Passes over --data, each of as many sequences as its corpora have together; decides the number of updates unless
+    --max_updates does."""
     max_updates: int = 0
     """Optimizer updates to train for. 0: as many as --epochs need."""
     warmup_share: float = 0.05

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.parts import SHARES
 
 GROUPS = {
-    "optim": ("learning_rate", "grad_norm", "loss_scale", "skipped_updates", "epoch", "sequences", "tokens"),
+    "optim": ("learning_rate", "grad_norm", "loss_scale", "skipped_updates", "epoch", "epoch_", "sequences", "tokens"),
     "loss": ("loss", "loss_"),  # after optim, which has loss_scale
     "throughput": ("tokens_per_second", "mfu", *SHARES),
     "memory": ("peak_memory_bytes",),

@@ -3,7 +3,10 @@
 DeepSpeed skips an update whose gradients are not finite, on every rank alike. Here is what it does not say: which sequences
 on which rank; and the rule for losses that jump. Flags stay on the device and are read only after an update was skipped.
 
-    incidents/update-00000012.json   {"update", "window", "reason", "micro_batches": [{"rank", "what", "sequence_ids"}]}
+    incidents/update-00000012.json
+        {"update", "window", "reason", "micro_batches": [{"rank", "micro_batch", "what", ...}], ...}
+
+The dots are columns, for a micro-batch and for the whole update: sequence_ids, and of each its corpus and its id in that.
 """
 
 from collections import deque

@@ -41,6 +41,8 @@ def test_a_poisoned_update_is_skipped_and_named(proof: Proof, record: Record, tm
     fired = json.loads((tmp_path / "notes/fired").read_text())  # of its last micro-batch
     assert found["micro_batches"][-1]["sequence_ids"] == fired
     assert set(fired) < set(found["sequence_ids"])
+    assert found["micro_batches"][-1]["sequence"] == fired  # the only corpus
+    assert (set(found["corpus"]), found["sequence"]) == ({str(proof.toy.train)}, found["sequence_ids"])
     got, expected = losses(folder), losses(proof.whole)
     assert [got[update] for update in range(1, 5)] == [expected[update] for update in range(1, 5)]
     assert all(got[update] > 0 for update in (6, 7, 8))  # finite: the weights were not touched

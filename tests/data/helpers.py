@@ -1,11 +1,13 @@
 """Small corpora and texts that the tests of data/ make for themselves."""
 
 import hashlib
+import itertools
 import random
 from pathlib import Path
 
 import numpy as np
 
+from data.batching import Batch, BatchLoader, UpdateWindows, Window
 from data.corpus_writer import IndexedDatasetWriter
 from data.indexed_dataset import IndexedDataset, corpus_file
 from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts, write_sidecar
@@ -85,3 +87,44 @@ def random_texts(number: int, seed: int = 0) -> list[str]:
             sentences.append(" ".join(generator.choices(words, k=generator.randint(3, 15))) + generator.choice(".!?;"))
         texts.append(generator.choice([" ", "\n"]).join(sentences))
     return texts
+
+
+def load_updates(
+    windows: UpdateWindows,
+    first: int,
+    last: int,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    micro_batch: int = 6,
+    smoothing: float = 0.7,
+) -> list[tuple[Window, list[Batch]]]:
+    """The updates [first, last) as the loader gives them to a rank."""
+    with BatchLoader(
+        windows,
+        rank=rank,
+        num_ranks=num_ranks,
+        sequences_per_micro_batch=micro_batch,
+        first_update=first,
+        last_update=last,
+        prefetch=2,
+        mask_smoothing=smoothing,
+    ) as loader:
+        return [(window, list(batches)) for window, batches in loader]
+
+
+def sequences_of(batch: Batch) -> list[tuple]:
+    """What each sequence of a batch is, wherever it is packed: id, corrupted tokens, masked positions, labels."""
+    found = []
+    cu_seqlens = batch.cu_seqlens.tolist()
+    for number, (start, stop) in enumerate(itertools.pairwise(cu_seqlens)):
+        inside = (batch.masked_positions >= start) & (batch.masked_positions < stop)
+        found.append(
+            (
+                int(batch.sequence_ids[number]),
+                tuple(batch.token_ids[start:stop].tolist()),
+                tuple((batch.masked_positions[inside] - start).tolist()),
+                tuple(batch.masked_labels[inside].tolist()),
+            )
+        )
+    return found

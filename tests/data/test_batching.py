@@ -1,6 +1,5 @@
 """Windows, their split into micro-batches, the loader's thread, and held-out batches."""
 
-import itertools
 import threading
 import time
 from collections import Counter
@@ -12,59 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.batch import make_batch
-from data.batching import Batch, BatchLoader, Corpus, UpdateWindows, Window, assign, fixed_batches
+from data.batching import Batch, BatchLoader, Blend, Corpus, UpdateWindows, Window, assign, fixed_batches
 from data.masking import masked_counts
+from tests.data.helpers import load_updates, sequences_of
 
 G = 24  # sequences of an update
 
 
 @pytest.fixture
 def windows(corpus: Corpus) -> UpdateWindows:
-    return UpdateWindows(corpus, sequences_per_update=G, seed=3, mask_probability=0.15)
-
-
-def load(
-    windows: UpdateWindows,
-    first: int,
-    last: int,
-    *,
-    rank: int = 0,
-    num_ranks: int = 1,
-    micro_batch: int = 6,
-    smoothing: float = 0.7,
-) -> list[tuple[Window, list[Batch]]]:
-    with BatchLoader(
-        windows,
-        rank=rank,
-        num_ranks=num_ranks,
-        sequences_per_micro_batch=micro_batch,
-        first_update=first,
-        last_update=last,
-        prefetch=2,
-        mask_smoothing=smoothing,
-    ) as loader:
-        return [(window, list(batches)) for window, batches in loader]
-
-
-def sequences_of(batch: Batch) -> list[tuple]:
-    """What each sequence of a batch is, wherever it is packed: id, corrupted tokens, masked positions, labels."""
-    found = []
-    cu_seqlens = batch.cu_seqlens.tolist()
-    for number, (start, stop) in enumerate(itertools.pairwise(cu_seqlens)):
-        inside = (batch.masked_positions >= start) & (batch.masked_positions < stop)
-        found.append(
-            (
-                int(batch.sequence_ids[number]),
-                tuple(batch.token_ids[start:stop].tolist()),
-                tuple((batch.masked_positions[inside] - start).tolist()),
-                tuple(batch.masked_labels[inside].tolist()),
-            )
-        )
-    return found
+    return UpdateWindows(Blend([corpus]), sequences_per_update=G, seed=3, mask_probability=0.15)
 
 
 def test_a_batch_is_packed_as_the_models_expect(windows: UpdateWindows, corpus: Corpus) -> None:
-    for _, batches in load(windows, 0, 2):
+    for _, batches in load_updates(windows, 0, 2):
         for batch in batches:
             lengths = corpus.lengths(batch.sequence_ids)
             assert batch.cu_seqlens.tolist() == [0, *np.cumsum(lengths).tolist()]
@@ -109,7 +69,7 @@ def test_windows_straddle_epochs_and_know_their_denominators(windows: UpdateWind
     assert corpus.num_sequences % G  # or nothing straddles
     window = windows.window(corpus.num_sequences // G)
     assert set(window.epochs.tolist()) == {0, 1}
-    [(loaded, batches)] = load(windows, window.update, window.update + 1)
+    [(loaded, batches)] = load_updates(windows, window.update, window.update + 1)
     assert np.array_equal(loaded.sequence_ids, window.sequence_ids)
     assert window.attended == sum(batch.num_tokens for batch in batches)
     assert window.masked == sum(len(batch.masked_positions) for batch in batches)
@@ -118,7 +78,7 @@ def test_windows_straddle_epochs_and_know_their_denominators(windows: UpdateWind
 @pytest.mark.parametrize("first", [1, 7, 16, 17, 18, 29])
 def test_resuming_gives_the_stream_of_never_having_stopped(windows: UpdateWindows, first: int) -> None:
     last = 32  # into the second epoch
-    whole, resumed = load(windows, 0, last), load(windows, first, last)
+    whole, resumed = load_updates(windows, 0, last), load_updates(windows, first, last)
     assert len(resumed) == last - first
     for (window, batches), (window_again, batches_again) in zip(whole[first:], resumed, strict=True):
         assert window.update == window_again.update
@@ -139,14 +99,14 @@ def test_an_update_depends_on_nothing_but_its_number(
     num_ranks = data.draw(st.sampled_from([number for number in range(1, G + 1) if G % number == 0]))
     each = G // num_ranks
     micro_batch = data.draw(st.sampled_from([number for number in range(1, each + 1) if each % number == 0]))
-    corpus = windows.corpus
-    masker = corpus.masker(seed=windows.seed, probability=windows.mask_probability, smoothing=smoothing)
+    blend = windows.blend
+    masker = blend.masker(seed=windows.seed, probability=windows.mask_probability, smoothing=smoothing)
     expected = []
     for update in (stop, stop + 1):
         window = windows.window(update)
-        expected.append(sorted(sequences_of(make_batch(corpus, masker, window.sequence_ids, window.epochs))))
+        expected.append(sorted(sequences_of(make_batch(blend, masker, window.sequence_ids, window.epochs))))
     split = {"num_ranks": num_ranks, "micro_batch": micro_batch, "smoothing": smoothing}
-    ranks = [load(windows, stop, stop + 2, rank=rank, **split) for rank in range(num_ranks)]
+    ranks = [load_updates(windows, stop, stop + 2, rank=rank, **split) for rank in range(num_ranks)]
     for number, sequences in enumerate(expected):
         micro_batches = [batch for loaded in ranks for batch in loaded[number][1]]
         assert [len(batch.sequence_ids) for batch in micro_batches] == [micro_batch] * (G // micro_batch)
@@ -154,7 +114,7 @@ def test_an_update_depends_on_nothing_but_its_number(
 
 
 def test_another_seed_is_another_stream(corpus: Corpus, windows: UpdateWindows) -> None:
-    other = UpdateWindows(corpus, sequences_per_update=G, seed=4, mask_probability=0.15)
+    other = UpdateWindows(Blend([corpus]), sequences_per_update=G, seed=4, mask_probability=0.15)
     assert windows.window(0).sequence_ids.tolist() != other.window(0).sequence_ids.tolist()
 
 
@@ -192,14 +152,14 @@ def test_indivisible_numbers_are_named(windows: UpdateWindows) -> None:
     with pytest.raises(ValueError, match=r"10 sequences per update .* 3 micro-batches"):
         assign(np.full(10, 5), 3)
     with pytest.raises(ValueError, match=rf"{G} sequences per update .* 5 ranks x 2 sequences .* = 10"):
-        load(windows, 0, 1, num_ranks=5, micro_batch=2)
+        load_updates(windows, 0, 1, num_ranks=5, micro_batch=2)
 
 
 class Recording(UpdateWindows):
     """Notes which windows were asked for, and fails at one of them."""
 
     def __init__(self, windows: UpdateWindows, failing: int = -1) -> None:
-        super().__init__(windows.corpus, sequences_per_update=G, seed=3, mask_probability=0.15)
+        super().__init__(windows.blend, sequences_per_update=G, seed=3, mask_probability=0.15)
         self.asked: list[int] = []
         self.failing = failing
 

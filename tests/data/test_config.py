@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.config import DataConfig
+from data.config import DataConfig, parse_corpora
 
 
 def test_the_recipe_is_the_default() -> None:
@@ -17,7 +17,14 @@ def test_the_recipe_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("data", ""),
+        ("data", ()),
+        ("data", ("",)),
+        ("data", (":0.5",)),
+        ("data", ("a:0",)),
+        ("data", ("a:-1", "b:2")),
+        ("data", ("a:nan", "b:2")),
+        ("data", ("a:1", "b:inf")),
+        ("data", ("a:1", "b")),
         ("max_length", 2),
         ("mask_probability", 0.0),
         ("mask_probability", 1.0),
@@ -30,7 +37,23 @@ def test_the_recipe_is_the_default() -> None:
 def test_a_bad_value_names_its_flag(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^--{field} ") as raised:
         DataConfig(**{field: value})  # type: ignore[arg-type]
-    assert value == "" or str(value) in str(raised.value)
+    assert isinstance(value, tuple) or str(value) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("corpus/wiki",), (("corpus/wiki",), ())),
+        (("a", "b"), (("a", "b"), ())),
+        (("a:7", "b:3e-1"), (("a", "b"), (7.0, 0.3))),
+        (("s3:bucket/a", "b:c"), (("s3:bucket/a", "b:c"), ())),  # what follows is no number: a part of the name
+        (("a:5:1",), (("a:5",), (1.0,))),
+    ],
+)
+def test_a_weight_is_the_number_after_the_last_colon(
+    texts: tuple[str, ...], expected: tuple[tuple[str, ...], tuple[float, ...]]
+) -> None:
+    assert parse_corpora(texts) == expected
 
 
 def test_importing_it_is_light() -> None:

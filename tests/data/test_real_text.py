@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.batching import BatchLoader, Corpus, UpdateWindows
+from data.batching import BatchLoader, Blend, Corpus, UpdateWindows
 from data.prepare import main
 from data.sources import SourceOptions, plan_inputs
 from data.tokenizer import load_tokenizer
@@ -46,7 +46,7 @@ def test_a_real_corpus_from_text_to_batches(tmp_path: Path) -> None:
         == 0
     )
     corpus = Corpus.open(tmp_path / "x", max_length=128)
-    windows = UpdateWindows(corpus, sequences_per_update=64, seed=0, mask_probability=0.15)
+    windows = UpdateWindows(Blend([corpus]), sequences_per_update=64, seed=0, mask_probability=0.15)
     with BatchLoader(
         windows, rank=0, num_ranks=1, sequences_per_micro_batch=32, first_update=0, last_update=20
     ) as loader:

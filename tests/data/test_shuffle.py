@@ -82,6 +82,17 @@ def test_an_epoch_per_index_is_the_same_as_one_after_the_other() -> None:
     assert np.array_equal(together, apart)
 
 
+def test_a_size_and_a_seed_per_index_are_the_same_as_one_after_the_other() -> None:
+    sizes = np.array([1, 5, 1000, 10**10])
+    index = np.arange(400) % sizes[:, None] % 977
+    together = permute(index.ravel(), np.repeat(sizes, 400), seed=np.repeat(range(4), 400), epoch=3)
+    apart = [
+        permute(row, int(size), seed=number, epoch=3)
+        for number, (row, size) in enumerate(zip(index, sizes, strict=True))
+    ]
+    assert together.reshape(4, 400).tolist() == [image.tolist() for image in apart]
+
+
 def test_epochs_and_seeds_differ_and_are_unrelated() -> None:
     orders = [permute(np.arange(5000), 5000, seed=seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 1)]
     for number, first in enumerate(orders):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.blend import Blend
 from data.corpus import Corpus
 from data.indexed_dataset import IndexedDataset
 from data.tokenizer import TOKENIZER_FILES, load_tokenizer
@@ -102,7 +103,7 @@ class CorpusFiles:
         pieces = [document[at : at + piece] for document in documents for at in range(0, len(document), piece)]
         everything = np.arange(corpus.num_sequences)
         assert corpus.lengths(everything).tolist() == [len(tokens) + 2 for tokens in pieces]
-        window = UpdateWindows(corpus, sequences_per_update=4, seed=1, mask_probability=0.15).window(3)
+        window = UpdateWindows(Blend([corpus]), sequences_per_update=4, seed=1, mask_probability=0.15).window(3)
         assert window.lengths.tolist() == [len(pieces[number]) + 2 for number in window.sequence_ids]
         packed = self.folder.attempt(lambda: corpus.packed(everything))
         is_readable = all(0 <= token < corpus.vocab_size for tokens in pieces for token in tokens)

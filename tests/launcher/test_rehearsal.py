@@ -65,8 +65,10 @@ def test_the_small_run_is_the_users_otherwise(toy: Toy, tmp_path: Path) -> None:
     small, notes = shrink(flags(*user_flags(toy, config, tmp_path / "run")), tmp_path, 2, on_gpu=False)
     again = flags(*arguments(small))
     assert again == small
+    blend = flags(*user_flags(toy, config, tmp_path / "run"), "--data", "a:0.7", "b:0.3")
+    assert flags(*arguments(blend)) == blend
     assert notes == []
-    assert (small.objective.temperature, small.data.max_length, small.data.data) == (3, 40, str(toy.train))
+    assert (small.objective.temperature, small.data.max_length, small.data.data) == (3, 40, (str(toy.train),))
     assert (small.run.checkpoint_every, small.student.student_layers) == (1, "")
     written = json.loads(Path(small.run.ds_config).read_text())
     assert written["train_micro_batch_size_per_gpu"] == TOKENS_ON_A_CPU // 40

@@ -27,7 +27,7 @@ def main(ds_config: str, teacher: str, data: str, max_length: str, trace: str) -
     ranks = start_ranks()
     ds = read_ds_config(ds_config, num_ranks=1, device_type="cpu")
     source, run = StudentConfig(teacher=teacher, kernels="torch"), RunConfig(ds_config=ds_config, max_updates=UPDATES)
-    corpus = DataConfig(data=data, max_length=int(max_length))
+    corpus = DataConfig(data=(data,), max_length=int(max_length))
     options = {"seed": 0, "eval_sequences": 8, "is_distillation": True, "is_compiled": False}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         inputs = InputLoader(data=corpus, source=source, ds=ds, ranks=ranks, **options).load()

@@ -129,6 +129,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "no model configuration at --architecture no.json",
     ),
     ("held-out corpus", {"eval_data": "no/corpus"}, "no corpus at 'no/corpus'"),
+    ("tested on training text", {"eval_data": "TRAIN"}, "has the same contents as --data"),
     ("dtype", {"teacher_dtype": "fp16"}, "--teacher_dtype fp16 on a CPU"),
     (
         "profile",
@@ -150,7 +151,7 @@ def test_every_other_bad_value(toy: Toy, tmp_path: Path) -> None:
     good = {"teacher": toy.teacher, "data": toy.train, "ds_config": ds_config(tmp_path / "ds.json"), "max_length": 40}
     cases = []
     for name, change, message in CASES:
-        flags = good | {"output": tmp_path / name} | change
+        flags = good | {"output": tmp_path / name} | {k: toy.train if v == "TRAIN" else v for k, v in change.items()}
         arguments = [text for k, v in flags.items() for text in ([f"--{k}"] if v is True else [f"--{k}", str(v)])]
         cases.append([arguments, message])
     (tmp_path / "cases.json").write_text(json.dumps(cases))

@@ -96,14 +96,14 @@ def test_losses_and_counts_do_not_depend_on_the_split(runs: Path, name: str) -> 
 def test_the_gradient_is_the_objectives_own(runs: Path, toy: Toy) -> None:
     """Against autograd over the whole update at once, without DeepSpeed, with losses spelled out."""
     from data.batch import make_batch
-    from data.batching import Corpus, UpdateWindows
+    from data.batching import Blend, UpdateWindows
     from model.hub import load_model
     from model.student import make_student
 
-    corpus = Corpus.open(toy.train, max_length=40)
-    window = UpdateWindows(corpus, sequences_per_update=SEQUENCES, seed=0, mask_probability=0.15).window(0)
-    masker = corpus.masker(seed=0, probability=0.15, smoothing=0.7)
-    batch = make_batch(corpus, masker, window.sequence_ids, window.epochs)
+    blend = Blend.open([str(toy.train)], max_length=40)
+    window = UpdateWindows(blend, sequences_per_update=SEQUENCES, seed=0, mask_probability=0.15).window(0)
+    masker = blend.masker(seed=0, probability=0.15, smoothing=0.7)
+    batch = make_batch(blend, masker, window.sequence_ids, window.epochs)
     teacher = load_model(toy.teacher)
     student = make_student(teacher, dropout=0.0)
     layout = (batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)

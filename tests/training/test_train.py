@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoTokenizer, DistilBertForMaskedLM
 
-from tests.conftest import Toy
+from data.batching import Blend
+from tests.conftest import Toy, prepare, sentences
 from tests.launch import ROOT, deepspeed, ds_config, kill_when, metrics, run, torchrun, torchrun_command
 from training.parts import PARTS, SHARES
 
@@ -49,7 +50,10 @@ def flags(toy: Toy, config: Path, output: Path, **changes: object) -> list[objec
         "output": output,
         **changes,
     }
-    named = [text for name, value in values.items() if value is not None for text in (f"--{name}", value)]
+    named: list[object] = []
+    for name, value in values.items():
+        if value is not None:
+            named += [f"--{name}", *(value if isinstance(value, tuple) else (value,))]
     return ["train.py", *named, "--no_check_teacher"]
 
 
@@ -147,9 +151,14 @@ def test_training_learns(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> None:
-    """Dropout is on, so the random generators count. Everything is killed once the checkpoint of update 4 is committed."""
+    """On a weighted blend. Dropout is on, so the random generators count. Everything is killed once the checkpoint of
+    update 4 is committed."""
     config = ds_config(tmp_path / "ds.json")
+    (tmp_path / "more.txt").write_text(sentences(2, 10))
+    tokenizer = f"{toy.train}.tokenizer"
+    prepare("--input", tmp_path / "more.txt", "--tokenizer", tokenizer, "--workers", 1, "--output", tmp_path / "more")
     common = {"max_updates": 8, "checkpoint_every": 4, "eval_data": toy.heldout, "eval_every": 4}
+    common |= {"data": (f"{toy.train}:3", f"{tmp_path / 'more'}:1")}
     whole = torchrun(2, *flags(toy, config, tmp_path / "whole", **common))
     assert whole.returncode == 0, whole.stdout[-4000:]
     kill_when(torchrun_command(2, *flags(toy, config, tmp_path / "killed", **common)), "checkpoint of update 4:")
@@ -159,6 +168,10 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
     resumed = torchrun(2, *flags(toy, config, tmp_path / "killed", **common), "--resume")
     assert resumed.returncode == 0, resumed.stdout[-4000:]
     assert "updates 4 to 8" in resumed.stdout
+    assert f"{tmp_path / 'more'}: 10 documents" in resumed.stdout
+    more = Blend.open([str(tmp_path / "more")], max_length=40).num_sequences
+    line = next(line for line in metrics(tmp_path / "killed") if line["update"] == 6 and "loss" in line)
+    assert line["epoch_more"] == pytest.approx(0.25 * 6 * 16 / more)
     clocks = {"tokens_per_second", "mfu", "peak_memory_bytes", *SHARES}
     expected, got = (
         [{name: value for name, value in line.items() if name not in clocks} for line in metrics(tmp_path / name)]
@@ -209,7 +222,15 @@ def test_resume_refuses_another_run(toy: Toy, distilled: Path, tmp_path: Path) -
     assert "seed was 0 and is 3" in other_seed.stdout
     learning_rate = {"type": "AdamW", "params": {"lr": 3e-3, "torch_adam": True}}
     other = ds_config(tmp_path / "other.json", bf16={"enabled": True}, optimizer=learning_rate)
-    assert "ds_config was {'optimizer'" in torchrun(2, *flags(toy, other, distilled), "--resume").stdout
+    blend = (f"{toy.train}:3", f"{toy.heldout}:1")
+    for arguments, message in (
+        (flags(toy, other, distilled), "ds_config was {'optimizer'"),
+        (
+            flags(toy, config, distilled, data=blend),
+            f"on --data {toy.train}, not {' '.join(blend)}. Corpora, their order",
+        ),
+    ):
+        assert message in run([sys.executable, *arguments, "--resume"]).stdout
 
 
 @pytest.fixture(scope="module")
