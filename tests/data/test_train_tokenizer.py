@@ -36,7 +36,7 @@ for kind in ("wordpiece", "bpe", "sentencepiece"):
 
 
 def test_training_writes_the_same_bytes_in_any_process() -> None:
-    """Two processes, because the library seeds its hash maps anew in each; with other hashes and another number of threads."""
+    """Two processes, because the library seeds its hash maps anew in each; with another number of threads."""
     printed = set()
     for hash_seed, threads in (("1", "1"), ("2", "3")):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "RAYON_NUM_THREADS": threads}
