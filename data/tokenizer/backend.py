@@ -1,7 +1,7 @@
 """WordPiece, byte-level BPE and whatever else a tokenizer.json describes, by Hugging Face's `tokenizers`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from tokenizers import Tokenizer as Backend
 from data.tokenizer.base import SPECIAL_NAMES, Tokenizer
 from data.tokenizer.words import BertWords, ByteLevelWords, Split, WholeText, WordMemory
 
+_OPTIONS = (
+    "lstrip",
+    "rstrip",
+    "single_word",
+)  # of a special token: which white space it takes along, and where it may be
 _MOST_LITERALS = 32  # added tokens to look for in every text; with more of them looking costs more than it saves
 
 
@@ -66,7 +71,9 @@ class BackendTokenizer(Tokenizer):
             vocabulary = self._backend.get_vocab(with_added_tokens=True)
             lines = [f"{token}\n" for token in sorted(vocabulary, key=lambda token: vocabulary[token])]
             (folder / "vocab.txt").write_text("".join(lines), encoding="utf-8", newline="")
-        self._write_configuration(folder, settings)
+        added = {token.content: _described(token) for token in self._backend.get_added_tokens_decoder().values()}
+        special = {role: added[name] for role, name in self.special_names.items() if name in added}
+        self._write_configuration(folder, settings | special)
 
 
 def wordpiece(
@@ -82,7 +89,7 @@ def wordpiece(
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    _add_special_tokens(backend, names.values(), vocabulary)
+    _add_special_tokens(backend, names, vocabulary, settings)
     tokenizer = BackendTokenizer(backend, names, origin)
     backend.post_processor = processors.BertProcessing(
         (names["sep_token"], tokenizer.sep_id), (names["cls_token"], tokenizer.cls_id)
@@ -103,7 +110,7 @@ def byte_level_bpe(
     backend = Backend(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     backend.decoder = decoders.ByteLevel()
-    _add_special_tokens(backend, names.values(), vocabulary)
+    _add_special_tokens(backend, names, vocabulary, settings)
     tokenizer = BackendTokenizer(backend, names, origin)
     backend.post_processor = processors.RobertaProcessing(
         (names["sep_token"], tokenizer.sep_id), (names["cls_token"], tokenizer.cls_id), add_prefix_space=prefix
@@ -111,9 +118,29 @@ def byte_level_bpe(
     return tokenizer
 
 
-def _add_special_tokens(backend: Backend, names: Iterable[str], vocabulary: dict[str, int]) -> None:
+def _add_special_tokens(
+    backend: Backend, names: dict[str, str], vocabulary: dict[str, int], settings: dict[str, Any]
+) -> None:
     """Only names the vocabulary has: adding a missing one would invent an id that no model knows."""
-    backend.add_special_tokens([AddedToken(name, special=True) for name in names if name in vocabulary])
+    for role, name in names.items():
+        described = settings[role] if isinstance(settings.get(role), dict) else {}
+        options = {option: described.get(option) is True for option in _OPTIONS}
+        if name in vocabulary:
+            backend.add_special_tokens([AddedToken(name, special=True, **options)])
+
+
+def _described(token: AddedToken) -> str | dict[str, Any]:
+    """A special token as transformers' configuration has it: its name, or an object when it has options."""
+    options = {option: getattr(token, option) for option in _OPTIONS}
+    if not any(options.values()):
+        return str(token.content)
+    return {
+        "__type": "AddedToken",
+        "content": token.content,
+        "normalized": token.normalized,
+        "special": True,
+        **options,
+    }
 
 
 def is_bert(backend: Backend) -> bool:
@@ -145,7 +172,10 @@ def is_byte_level(backend: Backend) -> bool:
 def _split_of(backend: Backend) -> Split:
     """How texts may be cut before this pipeline sees them; not at all where it is not exactly a known one."""
     added = list(backend.get_added_tokens_decoder().values())
-    if len(added) > _MOST_LITERALS or any(token.normalized for token in added):
+    is_raw = backend.normalizer is None or not any(
+        token.normalized for token in added
+    )  # looked for in the text as it is
+    if len(added) > _MOST_LITERALS or not is_raw:
         return WholeText()
     literals = [token.content for token in added]
     if is_bert(backend):

@@ -83,7 +83,7 @@ class Tokenizer(abc.ABC):
 
     def _write_configuration(self, folder: Path, settings: dict[str, Any]) -> None:
         for name, record in (
-            ("tokenizer_config.json", settings | self.special_names),
+            ("tokenizer_config.json", self.special_names | settings),
             ("special_tokens_map.json", self.special_names),
         ):
             (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

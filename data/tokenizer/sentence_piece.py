@@ -66,7 +66,7 @@ class Rewriting:
         text = text.replace("``", '"').replace("''", '"')
         if not self.keeps_accents and not text.isascii():
             decomposed = unicodedata.normalize("NFKD", text)
-            text = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+            text = "".join(c for c in decomposed if unicodedata.category(c)[0] != "M")
         # Every letter for itself, whereas lower() knows that a sigma at the end of a word is another one.
         return text.replace("\u03a3", "\u03c3").lower() if self.lowercases else text
 

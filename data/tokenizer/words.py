@@ -17,9 +17,9 @@ _ASCII_MARKS = r"!-/:-@\[-`{-~"
 _NOT_WHITE_SPACE = ("\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85")
 # Always a word of their own in BERT, and by far the commonest ones: with them cut off, words recur twice as often.
 _COMMON_MARKS = [(mark, f" {mark} ") for mark in ".,-()\"':;/!?"]
-# The characters that BERT's normalizer surrounds with spaces (its handle_chinese_chars).
+# The characters that BERT's normalizer surrounds with spaces; the gap is the library's.
 _IDEOGRAPHS = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
 # White space goes with the word behind it; a run of ASCII letters and digits ends before a mark, whatever comes next.
 _BYTE_LEVEL_WORDS = re.compile(rf"\s*[0-9A-Za-z]+(?![^\s{_ASCII_MARKS}])|\s*\S+|\s+").findall
