@@ -1,8 +1,11 @@
 """How long until a corpus of N documents gives its first batch, and what each process keeps in memory for it.
 
-    python -m bench.open_corpus --documents 200000000 --folder /scratch
+    python -m bench.open_corpus --documents 1000000000 --shape short --folder /scratch
+    python -m bench.open_corpus --documents 1000000 --shape long --folder /scratch
 
-Writes an index of 20 bytes a document and an empty .bin of the right size into --folder, and removes them.
+Writes an index of 20 bytes a document and an empty .bin of the right size into --folder, opens them in processes that know
+nothing of each other, and removes them: the first one validates and counts, the others find what it left behind; the last
+finds the files out of the page cache.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +25,29 @@ from data.sidecar import VERSION, FileFacts, Sidecar, SplitFacts, TokenizerFacts
 
 _AT_ONCE = 1 << 22
 _VOCAB_SIZE = 30_522
+SHAPES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "mixed": lambda generator, number: generator.lognormal(5.5, 1.2, number) + 1,
+    "short": lambda generator, number: generator.integers(8, 127, number),
+    "long": lambda generator, number: generator.integers(500_000, 520_000, number),
+}
+"""Tokens of documents: about 500, log-normal; at most 126, so that each is one sequence; a thousand sequences of 512."""
 
 
-def write_corpus(prefix: Path, documents: int) -> None:
-    """Documents of about 500 tokens, log-normal; all tokens are 0."""
+def write_corpus(prefix: Path, documents: int, shape: str = "mixed") -> None:
+    """A corpus whose documents have lengths of this shape; all tokens are 0, and the .bin takes no room on the disk."""
     spans = [(first, min(first + _AT_ONCE, documents)) for first in range(0, documents, _AT_ONCE)]
-    lengths = [
-        np.random.default_rng(first).lognormal(5.5, 1.2, last - first).astype("<i4") + 1 for first, last in spans
-    ]
+
+    def lengths() -> Iterator[np.ndarray]:
+        """Made anew for each of the index's arrays: those of a billion documents would fill the memory."""
+        for first, last in spans:
+            yield SHAPES[shape](np.random.default_rng(first), last - first).astype("<i4")
+
     tokens, idx = 0, Path(f"{prefix}.idx")
     with idx.open("wb") as file:
         file.write(HEADER.pack(MAGIC, 1, 8, documents, documents + 1))
-        for block in lengths:
+        for block in lengths():
             file.write(block.data)
-        for block in lengths:
+        for block in lengths():
             ends = tokens + np.cumsum(block, dtype=np.int64)
             file.write((2 * (ends - block)).data)
             tokens = int(ends[-1])

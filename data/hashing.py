@@ -27,7 +27,14 @@ def random_bits(*coordinates: npt.ArrayLike) -> Uint64:
 
     The order of the coordinates matters: random_bits(1, 2) and random_bits(2, 1) are unrelated.
     """
-    state = np.zeros(1, dtype=np.uint64)
+    return extend(np.zeros(1, dtype=np.uint64), *coordinates)
+
+
+def extend(state: Uint64, *coordinates: npt.ArrayLike) -> Uint64:
+    """The random bits of longer tuples from those of their beginnings: extend(random_bits(1), 2) is random_bits(1, 2).
+
+    What many tuples have in common is hashed once.
+    """
     for coordinate in coordinates:
         # astype after asarray: a negative Python integer becomes its two's complement instead of an error.
         step = np.atleast_1d(np.asarray(coordinate)).astype(np.uint64)
@@ -37,5 +44,10 @@ def random_bits(*coordinates: npt.ArrayLike) -> Uint64:
 
 def uniform(*coordinates: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """A uniform number in the open interval (0, 1) for each tuple of coordinates, on a grid of 2**-52."""
+    return as_uniform(random_bits(*coordinates))
+
+
+def as_uniform(bits: Uint64) -> npt.NDArray[np.float64]:
+    """Random bits as numbers in the open interval (0, 1), on a grid of 2**-52."""
     # The half step keeps 0 out, of which the caller may take the logarithm.
-    return ((random_bits(*coordinates) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -8,6 +8,7 @@ between the check and the reading, the disk failed) stacks and an exit code.
 import ctypes
 import faulthandler
 import mmap
+import os
 import signal
 from pathlib import Path
 
@@ -16,13 +17,18 @@ import numpy.typing as npt
 
 
 class MappedFile:
-    """The bytes of a file, (size,) uint8, of which pages are read when they are touched. Errors: OSError."""
+    """The bytes of a file, (size,) uint8, of which pages are read when they are touched. Errors: OSError.
+
+    identity: size, time of the last writing and time of the last change of any kind, in nanoseconds, when it was opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            self.identity = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             # An empty file cannot be mapped.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else None
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if found.st_size else None
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map or b"", dtype=np.uint8)
         self.size = len(self.bytes)
 
