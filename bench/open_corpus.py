@@ -10,6 +10,7 @@ finds the files out of the page cache.
 
 import argparse
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -86,9 +87,10 @@ def resident() -> dict[str, float]:
 
 
 def measure(prefix: Path) -> str:
+    """A row of the table, of this process."""
     before, started, cpu = resident(), time.perf_counter(), time.process_time()
     corpus = Corpus.open(prefix, max_length=512)
-    opened, cpu = time.perf_counter() - started, time.process_time() - cpu
+    opened, cpu, after_opening = time.perf_counter() - started, time.process_time() - cpu, resident()
     windows = UpdateWindows(corpus, sequences_per_update=4096, seed=1, mask_probability=0.15)
     with BatchLoader(
         windows, rank=0, num_ranks=1, sequences_per_micro_batch=32, first_update=1000, last_update=1001
@@ -97,25 +99,42 @@ def measure(prefix: Path) -> str:
         next(next(updates)[1])
         total, after = time.perf_counter() - started, resident()
     return (
-        f"{corpus.dataset.num_documents:,} documents, {corpus.num_sequences:,} sequences: opened in {opened:.2f} s "
-        f"({cpu:.2f} s of CPU), first batch of update 1000 after {total:.2f} s; private memory +"
-        f"{after['RssAnon'] - before['RssAnon']:.0f} MiB, peak with shared pages +{after['VmHWM'] - before['VmHWM']:.0f} MiB"
+        f"{corpus.dataset.num_documents:,} | {corpus.num_sequences:,} | {opened:.2f} ({cpu:.2f}) | {total:.2f} | "
+        f"{after_opening['RssAnon'] - before['RssAnon']:.0f} | {after['RssAnon'] - before['RssAnon']:.0f} | "
+        f"{after['VmHWM'] - before['VmHWM']:.0f} |"
     )
+
+
+def drop_from_page_cache(folder: Path) -> None:
+    """The files below a folder, which the next process then reads from the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=10_000_000)
+    parser.add_argument("--shape", choices=SHAPES, default="mixed")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--prefix", type=Path, help="measure this corpus instead of making one")
     options = parser.parse_args()
     if options.prefix:
-        print(measure(options.prefix))
+        print(measure(options.prefix), flush=True)
         return
+    print(
+        "| opened | documents | sequences | seconds (of processor time) | first batch of update 1000 after, s | "
+        "private MiB, opened | private MiB, first batch | peak MiB, with shared pages |\n|---|---|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        write_corpus(Path(folder) / "x", options.documents)
-        # In a process of its own: this one's memory remembers the writing.
-        subprocess.run([sys.executable, "-m", "bench.open_corpus", "--prefix", f"{folder}/x"], check=True)
+        write_corpus(Path(folder) / "x", options.documents, options.shape)
+        for name in ("for the first time", "again", "again, nothing in the page cache", "again"):
+            if "page cache" in name:
+                drop_from_page_cache(Path(folder))
+            print(f"| {name} | ", end="", flush=True)
+            # In a process of its own: this one's memory remembers the writing.
+            subprocess.run([sys.executable, "-m", "bench.open_corpus", "--prefix", f"{folder}/x"], check=True)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ class Corpus:
         except DamagedPageError:
             self._recount()
             return self._locate(ids)
+        if len(parts) == 1:
+            return parts[0]
         documents, offsets, lengths = zip(*parts, strict=True)
         return np.concatenate(documents), np.concatenate(offsets), np.concatenate(lengths)
 
@@ -120,9 +122,10 @@ class Corpus:
         pieces = pieces_of(lengths, self._piece)
         # Sequences up to each document's end; in 32 bits wherever that is enough.
         last = pieces.cumsum(axis=1, dtype=np.result_type(pieces, self._counts.ends))
-        row, column = np.arange(len(ids)), (last > nth.astype(last.dtype)[:, None]).argmax(axis=1)
-        length = lengths[row, column].astype(np.int64)
-        offset = (pieces[row, column] + nth - last[row, column]).astype(np.int64) * self._piece
+        column = (last > nth.astype(last.dtype)[:, None]).argmax(axis=1)
+        at = np.arange(0, lengths.size, GROUP) + column
+        length = lengths.take(at).astype(np.int64)
+        offset = (pieces.take(at) + nth - last.take(at)) * self._piece
         piece = np.minimum(length - offset, self._piece)
         if _any_negative(offset, piece - 1, sequences - 1 - nth, -np.abs(last[:, -1] - sequences)):
             raise ValueError(_changed(self.dataset))

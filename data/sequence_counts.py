@@ -42,9 +42,9 @@ class SequenceCounts:
         within = sequence_ids - self.before_blocks[block]
         ends = self._rows.take(block).view(self.ends.dtype).reshape(-1, GROUPS_PER_BLOCK)
         group = (ends > within.astype(ends.dtype)[:, None]).argmax(axis=1)
-        row = np.arange(len(block))
-        before = np.where(group > 0, ends[row, group - 1], 0).astype(np.int64)
-        return block * GROUPS_PER_BLOCK + group, within - before, ends[row, group] - before
+        at = np.arange(0, ends.size, GROUPS_PER_BLOCK) + group
+        before = np.where(group > 0, ends.take(at - 1, mode="wrap"), 0).astype(np.int64)
+        return block * GROUPS_PER_BLOCK + group, within - before, ends.take(at) - before
 
 
 def pieces_of(lengths: npt.NDArray[np.integer], piece: int) -> npt.NDArray[np.integer]:
