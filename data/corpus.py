@@ -6,20 +6,18 @@ stored per sequence or per document: counts of the sequences before every 32nd d
 Shapes: S sequences asked for, T their tokens, V tokens of the vocabulary.
 """
 
-import time
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from data.counts_file import SMALLEST, CountsFile
+from data.counts_file import open_counts, replace_counts
 from data.index_file import GROUP
 from data.indexed_dataset import IndexedDataset
-from data.mapped_file import MappedFile
 from data.masking import Int64, Masker, smoothed_weights
 from data.page_checks import DamagedPageError
-from data.sequence_counts import SequenceCounts, count_sequences, pieces_of
+from data.sequence_counts import pieces_of
 from data.sidecar import load_own_tokenizer
 from data.tokenizer import Tokenizer
 
@@ -48,9 +46,7 @@ class Corpus:
         self.fingerprint = self.tokenizer.fingerprint
         self.sha256 = dataset.sidecar.bin.sha256
         self._piece = min(max_length - 2, _LONGEST_PIECE)
-        self.note = ""
-        self._counts_file: MappedFile | None = None
-        self._counts = self._open_counts()
+        self._counts, self.note = open_counts(dataset, max_length, self._piece)
         self.num_sequences = self._counts.num_sequences
         if self.num_sequences == 0:
             raise ValueError(f"the corpus '{dataset.prefix}' has no tokens. Prepare it from files that contain text")
@@ -91,7 +87,7 @@ class Corpus:
         mask[self.tokenizer.special_ids] = True
         return mask
 
-    def masker(self, *, seed: int, probability: float, smoothing: float) -> "Masker":
+    def masker(self, *, seed: int, probability: float, smoothing: float) -> Masker:
         """`mask_tokens` with this corpus's vocabulary and token counts."""
         weights = smoothed_weights(self.dataset.token_counts(), smoothing)
         return Masker(seed, probability, weights, self.special, self.tokenizer.mask_id)
@@ -104,12 +100,10 @@ class Corpus:
                 f"sequence ids {ids.min()} to {ids.max()} are not all within the corpus's [0, {self.num_sequences})"
             )
         self.dataset.check_unchanged()
-        if self._counts_file is not None:
-            self._counts_file.check()
         try:
             parts = [self._locate_few(ids[first : first + _AT_ONCE]) for first in range(0, max(len(ids), 1), _AT_ONCE)]
         except DamagedPageError:
-            self._recount()
+            self._counts, self.note = replace_counts(self.dataset, self.max_length, self._piece)
             return self._locate(ids)
         if len(parts) == 1:
             return parts[0]
@@ -130,44 +124,6 @@ class Corpus:
         if _any_negative(offset, piece - 1, sequences - 1 - nth, -np.abs(last[:, -1] - sequences)):
             raise ValueError(_changed(self.dataset))
         return groups * GROUP + column, offset, piece
-
-    def _open_counts(self) -> SequenceCounts:
-        """What an earlier opening left behind, else the index validated and counted, which is left behind for the next."""
-        if self.dataset.num_documents < SMALLEST:
-            return self._count()
-        remembered = CountsFile(self.dataset, self.max_length).read()
-        if remembered is None:
-            started = time.perf_counter()
-            counts = self._count()
-            self.note = self._remember(counts, time.perf_counter() - started)
-            remembered = CountsFile(self.dataset, self.max_length).read()
-            if remembered is None:
-                return counts
-        # Mapped, so that all processes of a machine share it.
-        self._counts_file = remembered.file
-        self.dataset.believe(remembered.num_tokens, remembered.is_one_to_one)
-        return remembered.counts
-
-    def _count(self) -> SequenceCounts:
-        if not self.dataset.is_checked:
-            self.dataset.check()
-        return count_sequences(self.dataset.index, self._piece)
-
-    def _remember(self, counts: SequenceCounts, seconds: float) -> str:
-        """Leave the counts behind; returns the note about it."""
-        file = CountsFile(self.dataset, self.max_length)
-        what = f"{self.dataset.index.path}: {self.dataset.num_documents:,} documents validated and counted in {seconds:.1f} s"
-        try:
-            is_written = file.write(counts, self.dataset.num_tokens, self.dataset.index.is_one_to_one)
-        except OSError as error:
-            return f"{what}, at every start, because {file.path} cannot be written ({error.strerror or error})"
-        return f"{what}; the next start finds that in {file.path}" if is_written else what
-
-    def _recount(self) -> None:
-        """The counts that others left behind are damaged: from now on our own, in memory."""
-        path = CountsFile(self.dataset, self.max_length).path
-        self._counts, self._counts_file = count_sequences(self.dataset.index, self._piece), None
-        self.note = f"{path} is damaged and was not used; {self._remember(self._counts, 0.0)}"
 
     def _refuse(self, stored: npt.NDArray[np.integer], shifts: Int64, lengths: Int64) -> None:
         """Name the first token (T,) outside the vocabulary; token t of sequence s is token t + shifts[s] of the .bin."""

@@ -88,7 +88,7 @@ class IndexedDataset:
         return (self._bin.identity, self.index.file.identity, *hashes)
 
     def framed(self, starts: Int64, lengths: Int64) -> npt.NDArray[np.integer]:
-        """Stretches of `tokens` (S,), which must lie within it, end to end, each between two zeros: (sum(lengths) + 2 S,)."""
+        """Stretches (S,) of `tokens`, within which they must lie, each between two zeros: (sum(lengths) + 2 S,)."""
         itemsize = self.dtype.itemsize
         first, last = (starts * itemsize).tolist(), ((starts + lengths) * itemsize).tolist()
         stretches = map(self._bytes.__getitem__, map(slice, first, last))  # neither copied nor read yet

@@ -5,34 +5,35 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from data.mapped_file import MappedFile
+
 
 class DamagedPageError(Exception):
-    """A page of a file is not as it was written."""
+    """A page of a file is not as it was written, or no longer there."""
 
 
 class PageChecks:
-    """The CRC-32 (P,) of the pages of `content` (bytes), each of `rows_per_page` rows of `row_size` bytes, the last perhaps of
-    fewer.
-    """
+    """Pages (P,) of a file from byte `start` on, of `page_size` bytes, the last perhaps of fewer; `sums` are their CRC-32."""
 
-    def __init__(
-        self, content: npt.NDArray[np.uint8], sums: npt.NDArray[np.uint32], rows_per_page: int, row_size: int
-    ) -> None:
-        self._content, self._sums = content, sums
-        self._rows_per_page, self._page_size = rows_per_page, rows_per_page * row_size
+    def __init__(self, file: MappedFile, start: int, page_size: int, sums: npt.NDArray[np.uint32]) -> None:
+        self._file, self._content, self._page_size, self._sums = file, file.bytes[start:], page_size, sums
         self._is_good = np.zeros(len(sums), dtype=bool)
 
-    def check(self, rows: npt.NDArray[np.int64]) -> None:
-        """DamagedPageError when one of these rows (S,) stands on a page that was damaged."""
-        pages = rows // self._rows_per_page
+    def check(self, pages: npt.NDArray[np.int64]) -> None:
+        """DamagedPageError when one of these pages (S,) was damaged, or the file cut short."""
+        try:
+            self._file.check()
+        except ValueError as error:
+            raise DamagedPageError(str(error)) from error
         is_good = self._is_good[pages]
         if is_good.all():
             return
         for page in np.unique(pages[~is_good]).tolist():
-            if checksum(self._content, page, self._page_size) != self._sums[page]:
-                raise DamagedPageError(f"page {page}")
+            if page_sum(self._content, page, self._page_size) != self._sums[page]:
+                raise DamagedPageError(f"{self._file.path}: page {page} is not as it was written")
             self._is_good[page] = True
 
 
-def checksum(content: npt.NDArray[np.uint8], page: int, page_size: int) -> int:
+def page_sum(content: npt.NDArray[np.uint8], page: int, page_size: int) -> int:
+    """CRC-32 of a page of `content`."""
     return zlib.crc32(content[page * page_size : (page + 1) * page_size].data)

@@ -1,7 +1,7 @@
 """How many sequences lie before a document: what finds one of a billion sequences with two short searches.
 
-A document's sequences are its tokens cut into pieces. Counts stand for groups of 32 documents and blocks of 64 groups: 8 bytes
-a block, searched first, and 4 bytes a group, relative to its block. Within a group the lengths in the .idx are added up.
+A document's sequences are its tokens cut into pieces. Groups of 32 documents and blocks of 64 groups are counted: 8 bytes a
+block, searched first, and 4 bytes a group, relative to its block. Within a group the lengths in the .idx are added up.
 
 Shapes: S sequences asked for, B blocks.
 """
@@ -13,6 +13,7 @@ from data.index_file import GROUP, Index, Int64, blocks
 from data.page_checks import PageChecks
 
 GROUPS_PER_BLOCK = 64
+BLOCKS_PER_PAGE = 16  # of a checksum: 4 KiB, of which checking takes a few microseconds
 DOCUMENTS_PER_BLOCK = GROUP * GROUPS_PER_BLOCK
 NARROW, WIDE = np.dtype("<u4"), np.dtype("<i8")
 
@@ -21,7 +22,7 @@ class SequenceCounts:
     """before_blocks (B + 1,): sequences before each block, and in all. ends (B * GROUPS_PER_BLOCK,), uint32 unless a block
     has more sequences than that holds: sequences of the block up to the end of each of its groups.
 
-    `ends` may be the map of a file; `checks` then are the checksums of its pages.
+    `ends` may lie in the map of a file; `checks` then are the checksums of its pages, of BLOCKS_PER_PAGE blocks.
     """
 
     def __init__(self, before_blocks: Int64, ends: npt.NDArray[np.integer], checks: PageChecks | None = None) -> None:
@@ -38,7 +39,7 @@ class SequenceCounts:
         # From the right: a block without tokens has no sequences and shares its count with the next one.
         block = np.searchsorted(self.before_blocks, sequence_ids, side="right") - 1
         if self.checks is not None:
-            self.checks.check(block)
+            self.checks.check(block // BLOCKS_PER_PAGE)
         within = sequence_ids - self.before_blocks[block]
         ends = self._rows.take(block).view(self.ends.dtype).reshape(-1, GROUPS_PER_BLOCK)
         group = (ends > within.astype(ends.dtype)[:, None]).argmax(axis=1)
