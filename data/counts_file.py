@@ -137,6 +137,7 @@ class CountsFile:
         if is_one_to_one and not self._may_be_one_to_one:
             return None
         checks = PageChecks(file, start, BLOCKS_PER_PAGE * GROUPS_PER_BLOCK * dtype.itemsize, sums)
+        file.prefetch(np.array([start]), np.array([size]), _ALIGNMENT)  # every update will touch all of its pages
         counts = SequenceCounts(before_blocks, file.bytes[start:].view(dtype), checks)
         return Remembered(counts, num_tokens, bool(is_one_to_one))
 

@@ -7,6 +7,7 @@ stand PREFIX.json (data/sidecar.py) and PREFIX.token_counts.npy.
 
 import hashlib
 import io
+import mmap
 import os
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,11 @@ class IndexedDataset:
         """What tells these files from any others, and from themselves before they were changed."""
         hashes = (self.sidecar.bin.sha256, self.sidecar.idx.sha256) if self.sidecar else ()
         return (self._bin.identity, self.index.file.identity, *hashes)
+
+    def prefetch(self, starts: Int64, lengths: Int64) -> None:
+        """Ask for stretches (S,) of `tokens` without waiting."""
+        itemsize = self.dtype.itemsize
+        self._bin.prefetch(starts * itemsize, (starts + lengths) * itemsize, mmap.PAGESIZE)
 
     def framed(self, starts: Int64, lengths: Int64) -> npt.NDArray[np.integer]:
         """Stretches (S,) of `tokens`, within which they must lie, each between two zeros: (sum(lengths) + 2 S,)."""

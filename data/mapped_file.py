@@ -1,4 +1,7 @@
-"""A file read through a memory map, and what happens when it shrinks under it.
+"""A file read through a memory map, how its pages come into memory, and what happens when it shrinks under it.
+
+Reading a page that is not in memory waits for the disk, one page after the other. `waits_for_disk` counts that, and
+`prefetch` asks for many pages at once.
 
 Reading a page that the file no longer has, or that the disk cannot give, is SIGBUS: the kernel ends the process without
 a word. So `check` asks for the size before each reading, and `report_bus_errors` gives what remains (the file was cut
@@ -9,6 +12,7 @@ import ctypes
 import faulthandler
 import mmap
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -32,6 +36,15 @@ class MappedFile:
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map or b"", dtype=np.uint8)
         self.size = len(self.bytes)
 
+    def prefetch(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], granule: int) -> None:
+        """Ask for the bytes [start, stop) of each stretch (N,), in granules of whole pages, without waiting."""
+        firsts = np.clip(starts, 0, self.size) // granule * granule
+        sizes = np.minimum(-(-stops // granule) * granule, self.size) - firsts
+        if self._map is not None:
+            for first, size in {*zip(firsts.tolist(), sizes.tolist(), strict=True)}:
+                if size > 0:
+                    self._map.madvise(mmap.MADV_WILLNEED, first, size)
+
     def check(self) -> None:
         """ValueError when the file has another size than when it was opened. One fstat: a microsecond.
 
@@ -42,6 +55,11 @@ class MappedFile:
                 f"{self.path} had {self.size} bytes when it was opened and has {size} now: it was cut short or written to "
                 "while in use. Put the complete file back, check it with python -m data.prepare --verify, and resume"
             )
+
+
+def waits_for_disk() -> int:
+    """How often this thread has touched a page that was not in memory."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
 
 
 def report_bus_errors() -> None:

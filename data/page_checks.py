@@ -13,7 +13,7 @@ class DamagedPageError(Exception):
 
 
 class PageChecks:
-    """Pages (P,) of a file from byte `start` on, of `page_size` bytes, the last perhaps of fewer; `sums` are their CRC-32."""
+    """Pages (P,) of a file from byte `start` on, of `page_size` bytes, the last perhaps of fewer; sums: their CRC-32."""
 
     def __init__(self, file: MappedFile, start: int, page_size: int, sums: npt.NDArray[np.uint32]) -> None:
         self._file, self._content, self._page_size, self._sums = file, file.bytes[start:], page_size, sums
