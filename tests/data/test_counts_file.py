@@ -19,6 +19,7 @@ import pytest
 from data import counts_file
 from data.batching import Corpus
 from data.counts_file import CountsFile
+from data.index_file import write_index
 from data.indexed_dataset import IndexedDataset
 from data.sidecar import FileFacts, read_sidecar, write_sidecar
 from data.verify import verify
@@ -95,6 +96,27 @@ def test_the_second_opening_reads_nothing_again_and_gives_the_same(
     assert second.dataset.num_tokens == first.dataset.num_tokens
     assert second.dataset.index.is_one_to_one == (stored == "whole")
     assert [path.name for path in file_of(prefix).parent.iterdir()] == [str(MAX_LENGTH)]
+
+
+def test_counts_beyond_32_bits(prefix: Path) -> None:
+    """Documents of which three fill 32 bits, cut into single tokens; the .bin is a hole."""
+    lengths = np.array([2**31 - 1, 4, 2**31 - 1, 2**31 - 1, 0, 3], dtype=np.int64)
+    tokens = int(lengths.sum())
+    with Path(f"{prefix}.idx").open("wb") as file:
+        write_index(file, np.dtype("<u2"), lengths)
+    os.truncate(f"{prefix}.bin", 2 * tokens)
+    sidecar, size = read_sidecar(prefix), Path(f"{prefix}.idx").stat().st_size
+    assert sidecar is not None
+    sizes = {"bin": FileFacts(size=2 * tokens, sha256=""), "idx": FileFacts(size=size, sha256="")}
+    write_sidecar(prefix, replace(sidecar, documents=len(lengths), tokens=tokens, **sizes))
+    for _ in range(2):
+        corpus = Corpus.open(prefix, max_length=3)
+        assert corpus.num_sequences == tokens
+        assert corpus.packed([tokens - 1, 5_000_000_000])[0].tolist() == [2, 0, 3, 2, 0, 3]
+        documents, offsets, _ = corpus._locate([0, 2**31 - 2, 2**31 - 1, 5_000_000_000, tokens - 1])
+        assert documents.tolist() == [0, 0, 1, 3, 5]
+        assert offsets.tolist() == [0, 2**31 - 2, 0, 5_000_000_000 - 2 * (2**31 - 1) - 4, 2]
+    assert corpus.note == ""
 
 
 def test_each_max_length_has_its_own(prefix: Path) -> None:

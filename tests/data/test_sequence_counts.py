@@ -78,12 +78,11 @@ def test_more_sequences_in_a_block_than_32_bits_count(tmp_path: Path) -> None:
     lengths = [sum(document) for document in documents]
     assert counts.num_sequences == sum(lengths)
     ids = np.array([0, longest, 3 * longest + 4, 3 * longest + 5, sum(lengths) - 7, sum(lengths) - 1])
-    first, last = sum(lengths[:GROUP]), sum(lengths[DOCUMENTS_PER_BLOCK:])
-    last_group, in_last_group = len(documents) // GROUP, sum(lengths[len(documents) // GROUP * GROUP :])
-    assert last > in_last_group > 7
+    last_group = len(documents) // GROUP
+    first, last = sum(lengths[:GROUP]), sum(lengths[last_group * GROUP :])
     group, nth, total = counts.find(ids)
     assert group.tolist() == [0, 0, 0, 0, last_group, last_group]
-    assert nth.tolist() == [*ids[:4].tolist(), in_last_group - 7, in_last_group - 1]
-    assert total.tolist() == [first] * 4 + [in_last_group] * 2
+    assert nth.tolist() == [*ids[:4].tolist(), last - 7, last - 1]
+    assert total.tolist() == [first] * 4 + [last] * 2
     # Half of it: three documents' pieces fill 32 bits, and no more.
     assert count_sequences(index, 2).ends.dtype != WIDE
