@@ -79,6 +79,9 @@ class CorpusFiles:
         sidecar = _repaired(sidecar, idx, tokens, documents, repairs[0] if repairs else 0)
         for end, content in zip(_ENDS, (idx, tokens, sidecar, counts), strict=True):
             self.folder.write(f"x{end}", content)
+        (self.folder.path / _CACHE).unlink(
+            missing_ok=True
+        )  # the files' times do not tell inputs of the same millisecond apart
         dataset = self.folder.attempt(lambda: IndexedDataset(self.prefix))
         if dataset is None:
             assert documents is None or sidecar or not (idx and tokens), "a good corpus was refused"
