@@ -15,7 +15,7 @@ import numpy.typing as npt
 from data.counts_file import open_counts, replace_counts
 from data.index_file import GROUP
 from data.indexed_dataset import IndexedDataset
-from data.mapped_file import waits_for_disk
+from data.mapped_file import disk_reads
 from data.masking import Int64, Masker, smoothed_weights
 from data.page_checks import DamagedPageError
 from data.sequence_counts import pieces_of
@@ -47,9 +47,10 @@ class Corpus:
         self.fingerprint = self.tokenizer.fingerprint
         self.sha256 = dataset.sidecar.bin.sha256
         self._piece = min(max_length - 2, _LONGEST_PIECE)
-        # Whether the pages wanted last were not in memory; then those wanted next are asked for together.
-        self._is_cold = True
         self._counts, self.note = open_counts(dataset, max_length, self._piece)
+        dataset.expect_random_reads()
+        # Whether what was wanted last was not in memory; then what is wanted next is asked for together.
+        self._are_lengths_cold = self._is_text_cold = True
         self.num_sequences = self._counts.num_sequences
         if self.num_sequences == 0:
             raise ValueError(f"the corpus '{dataset.prefix}' has no tokens. Prepare it from files that contain text")
@@ -70,16 +71,16 @@ class Corpus:
     def packed(self, sequence_ids: npt.ArrayLike) -> tuple[Int64, Int64]:
         """Tokens (T,) of the sequences (S,), end to end, and their boundaries cu_seqlens (S + 1,)."""
         documents, offsets, lengths = self._locate(sequence_ids)
-        waits = waits_for_disk()
-        if self._is_cold:
+        before = disk_reads()
+        if self._is_text_cold:
             self.dataset.index.prefetch_starts(documents)
         starts = self.dataset.index.starts(documents) + offsets
         if _any_negative(starts, len(self.dataset.tokens) - lengths - starts):
             raise ValueError(_changed(self.dataset))
-        if self._is_cold:
+        if self._is_text_cold:
             self.dataset.prefetch(starts, lengths)
         stored = self.dataset.framed(starts, lengths)
-        self._is_cold = waits_for_disk() > waits
+        self._is_text_cold = disk_reads() > before
         cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths + 2, out=cu_seqlens[1:])
         if int(stored.max(initial=0)) >= self.vocab_size or int(stored.min(initial=0)) < 0:
@@ -121,11 +122,11 @@ class Corpus:
 
     def _locate_few(self, ids: Int64) -> tuple[Int64, Int64, Int64]:
         groups, nth, sequences = self._counts.find(ids)
-        waits = waits_for_disk()
-        if self._is_cold:
+        before = disk_reads()
+        if self._are_lengths_cold:
             self.dataset.index.prefetch_group_lengths(groups)
         lengths = self.dataset.index.group_lengths(groups)  # (S, documents of the group)
-        self._is_cold = waits_for_disk() > waits
+        self._are_lengths_cold = disk_reads() > before
         pieces = pieces_of(lengths, self._piece)
         # Sequences up to each document's end; in 32 bits wherever that is enough.
         last = pieces.cumsum(axis=1, dtype=np.result_type(pieces, self._counts.ends))

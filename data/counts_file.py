@@ -70,7 +70,10 @@ def open_counts(dataset: IndexedDataset, max_length: int, piece: int) -> tuple[S
 
 def replace_counts(dataset: IndexedDataset, max_length: int, piece: int) -> tuple[SequenceCounts, str]:
     """For a file that turned out to be damaged: the counts made anew, in memory, and a note."""
-    file, counts = CountsFile(dataset, max_length), count_sequences(dataset.index, piece)
+    file = CountsFile(dataset, max_length)
+    dataset.expect_random_reads(False)
+    counts = count_sequences(dataset.index, piece)
+    dataset.expect_random_reads()
     return (
         counts,
         f"{file.path} was damaged: {dataset.num_documents:,} documents counted again{_leave(file, counts, dataset)}",
@@ -137,7 +140,7 @@ class CountsFile:
         if is_one_to_one and not self._may_be_one_to_one:
             return None
         checks = PageChecks(file, start, BLOCKS_PER_PAGE * GROUPS_PER_BLOCK * dtype.itemsize, sums)
-        file.prefetch(np.array([start]), np.array([size]), _ALIGNMENT)  # every update will touch all of its pages
+        file.prefetch(np.array([start]), np.array([size]))  # every update touches pages all over it
         counts = SequenceCounts(before_blocks, file.bytes[start:].view(dtype), checks)
         return Remembered(counts, num_tokens, bool(is_one_to_one))
 

@@ -29,7 +29,6 @@ DTYPES: dict[int, np.dtype] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 MAX_TOKENS = 2**62  # sums of int32 lengths could pass int64; half of it leaves room for [CLS] and [SEP]
 BLOCK = 1 << 18  # entries checked at once: the temporaries stay in the processor's cache
 GROUP = 32  # documents whose lengths are read together: two lines of the processor's cache
-_GRANULE = 1 << 16  # bytes prefetched: a disk gives them as fast as one page, and few updates bring in all of an .idx
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 Int64 = npt.NDArray[np.int64]
@@ -114,13 +113,13 @@ class Index:
         """Ask for what `group_lengths` of most corpora reads, without waiting."""
         if self.is_one_to_one:
             first = HEADER_SIZE + 4 * GROUP * groups
-            self.file.prefetch(first, first + 4 * GROUP, _GRANULE)
+            self.file.prefetch(first, first + 4 * GROUP)
 
     def prefetch_starts(self, documents: Int64) -> None:
         """Ask for what `starts` of most corpora reads, without waiting."""
         if self.is_one_to_one:
             first = self.pointers_offset + 8 * documents
-            self.file.prefetch(first, first + 8, _GRANULE)
+            self.file.prefetch(first, first + 8)
 
     @cached_property
     def _lengths_by_group(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]:

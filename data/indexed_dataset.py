@@ -7,7 +7,6 @@ stand PREFIX.json (data/sidecar.py) and PREFIX.token_counts.npy.
 
 import hashlib
 import io
-import mmap
 import os
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +90,12 @@ class IndexedDataset:
     def prefetch(self, starts: Int64, lengths: Int64) -> None:
         """Ask for stretches (S,) of `tokens` without waiting."""
         itemsize = self.dtype.itemsize
-        self._bin.prefetch(starts * itemsize, (starts + lengths) * itemsize, mmap.PAGESIZE)
+        self._bin.prefetch(starts * itemsize, (starts + lengths) * itemsize)
+
+    def expect_random_reads(self, is_random: bool = True) -> None:
+        """See `MappedFile.expect_random_reads`."""
+        for file in (self._bin, self.index.file):
+            file.expect_random_reads(is_random)
 
     def framed(self, starts: Int64, lengths: Int64) -> npt.NDArray[np.integer]:
         """Stretches (S,) of `tokens`, within which they must lie, each between two zeros: (sum(lengths) + 2 S,)."""

@@ -1,7 +1,7 @@
 """A file read through a memory map, how its pages come into memory, and what happens when it shrinks under it.
 
-Reading a page that is not in memory waits for the disk, one page after the other. `waits_for_disk` counts that, and
-`prefetch` asks for many pages at once.
+Reading a page that is not in memory waits for the disk, one page after the other, and brings in as many around it as the
+disk is set up for, up to megabytes. `prefetch` asks for many places at once, and `disk_reads` tells when to.
 
 Reading a page that the file no longer has, or that the disk cannot give, is SIGBUS: the kernel ends the process without
 a word. So `check` asks for the size before each reading, and `report_bus_errors` gives what remains (the file was cut
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+_GRANULE = 1 << 16  # bytes: a disk gives them as fast as one page, and few updates bring in the whole of an .idx
 
 
 class MappedFile:
@@ -36,10 +38,15 @@ class MappedFile:
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map or b"", dtype=np.uint8)
         self.size = len(self.bytes)
 
-    def prefetch(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], granule: int) -> None:
-        """Ask for the bytes [start, stop) of each stretch (N,), in granules of whole pages, without waiting."""
-        firsts = np.clip(starts, 0, self.size) // granule * granule
-        sizes = np.minimum(-(-stops // granule) * granule, self.size) - firsts
+    def expect_random_reads(self, is_random: bool = True) -> None:
+        """From now on a page brings in no others, or again as many as the disk is set up for."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_RANDOM if is_random else mmap.MADV_NORMAL)
+
+    def prefetch(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> None:
+        """Ask for the bytes [start, stop) of each stretch (N,) without waiting."""
+        firsts = np.clip(starts, 0, self.size) // _GRANULE * _GRANULE
+        sizes = np.minimum(-(-stops // _GRANULE) * _GRANULE, self.size) - firsts
         if self._map is not None:
             for first, size in {*zip(firsts.tolist(), sizes.tolist(), strict=True)}:
                 if size > 0:
@@ -57,9 +64,10 @@ class MappedFile:
             )
 
 
-def waits_for_disk() -> int:
-    """How often this thread has touched a page that was not in memory."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
+def disk_reads() -> int:
+    """Rises whenever this thread reads from a disk, be it that it touched a page that was not in memory or asked for one."""
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_majflt + usage.ru_inblock
 
 
 def report_bus_errors() -> None:

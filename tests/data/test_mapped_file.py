@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.batching import Corpus
-from data.mapped_file import MappedFile, waits_for_disk
+from data.mapped_file import MappedFile, disk_reads
 from data.verify import verify
 from tests.data.helpers import random_documents, write_corpus
 from tests.launch import ROOT
@@ -52,19 +52,20 @@ def test_asking_for_pages_changes_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(expected)
         drop_from_memory(tmp_path / name)
         mapped = MappedFile(tmp_path / name)
-        for granule in (4096, 65_536):
-            mapped.prefetch(starts, stops, granule)
+        for is_random in (True, False):
+            mapped.expect_random_reads(is_random)
+            mapped.prefetch(starts, stops)
         assert mapped.bytes.tobytes() == expected
 
 
 def test_waiting_for_the_disk_is_counted(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(1 << 20))
     drop_from_memory(tmp_path / "x")
-    mapped, before = MappedFile(tmp_path / "x"), waits_for_disk()
+    mapped, before = MappedFile(tmp_path / "x"), disk_reads()
     assert mapped.bytes.max() == 0
-    cold = waits_for_disk() - before
+    cold = disk_reads() - before
     assert mapped.bytes.max() == 0
-    assert waits_for_disk() == before + cold
+    assert disk_reads() == before + cold
     if cold == 0:
         pytest.skip(f"{tmp_path} does not leave memory")
 
