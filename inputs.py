@@ -101,7 +101,7 @@ class InputLoader:
             teacher=teacher if self.is_distillation else None,
             student=student,
             model_type=model_type,
-            choices=choices,
+            choices=[*(corpus.note for corpus in blend.corpora if corpus.note), *choices],
             warnings=warnings,
             teacher_sha256=weights_sha256(teacher.model) if self.is_distillation and teacher else "",
             resident_before=resident_before,

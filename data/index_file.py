@@ -5,11 +5,14 @@ then from byte 34: int32 lengths[S], int64 byte pointers[S], int64 document indi
 
 Nothing is kept in memory per document: the arrays stay in the map, which all processes of a machine share, and are checked
 and added up in blocks.
+
+Shapes: S stored sequences, D documents, N documents or groups asked for.
 """
 
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +27,21 @@ HEADER_SIZE = HEADER.size  # 34 bytes
 DTYPES: dict[int, np.dtype] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 MAX_TOKENS = 2**62  # sums of int32 lengths could pass int64; half of it leaves room for [CLS] and [SEP]
 BLOCK = 1 << 18  # entries checked at once: the temporaries stay in the processor's cache
+GROUP = 32  # documents whose lengths are read together: two lines of the processor's cache
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 Int64 = npt.NDArray[np.int64]
 
 
 class Index:
-    """An .idx, opened: dtype of a token; lengths (S,), pointers (S,), documents (D,) as they are stored, in the map.
+    """An .idx, opened: dtype of a token; lengths (S,), pointers (S,), documents (D + 1,) as they are stored, in the map.
 
-    The numbers are not believed before `check_index`. Errors: ValueError naming file and field; OSError.
+    The numbers are not believed before `check_index`, and never to be within the .bin. Errors: ValueError naming file and
+    field; OSError.
     """
+
+    is_one_to_one: bool = False
+    """Each document is known to be one stored sequence, as ours all are: the document indices need not be read."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, MappedFile(path)
@@ -80,6 +88,48 @@ class Index:
         ends = (_take(self.pointers, last) >> self._token_shift) + _take(self.lengths, last)
         return starts, np.where(end > first, ends - starts, 0)
 
+    def starts(self, documents: Int64) -> Int64:
+        """Starts in tokens of documents (N,) that have tokens."""
+        first = documents if self.is_one_to_one else _take(self.documents, documents)
+        return _take(self.pointers, first) >> self._token_shift
+
+    def group_lengths(self, groups: Int64) -> npt.NDArray[np.integer]:
+        """Tokens of the documents of each group (N,), groups being GROUP documents in order: (N, GROUP), 0 behind the last
+        document. uint32, or int64 where a document may be several stored sequences.
+        """
+        if not self.is_one_to_one:
+            documents = groups[:, None] * GROUP + np.arange(GROUP)
+            inside = documents < self.num_documents
+            return np.where(inside, self.locate(np.where(inside, documents, 0))[1], 0)
+        complete, remainder = self._lengths_by_group
+        if not len(complete):
+            return np.tile(remainder, (len(groups), 1))
+        lengths = complete.take(groups, mode="clip").view("<u4").reshape(-1, GROUP)
+        is_last = groups >= len(complete)
+        if is_last.any():
+            lengths[is_last] = remainder
+        return lengths
+
+    def prefetch_group_lengths(self, groups: Int64) -> None:
+        """Ask for what `group_lengths` of most corpora reads, without waiting."""
+        if self.is_one_to_one:
+            first = HEADER_SIZE + 4 * GROUP * groups
+            self.file.prefetch(first, first + 4 * GROUP)
+
+    def prefetch_starts(self, documents: Int64) -> None:
+        """Ask for what `starts` of most corpora reads, without waiting."""
+        if self.is_one_to_one:
+            first = self.pointers_offset + 8 * documents
+            self.file.prefetch(first, first + 8)
+
+    @cached_property
+    def _lengths_by_group(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]:
+        """The stored lengths of each complete group, as opaque bytes; those of the documents left, filled up with zeros."""
+        complete = self.num_documents // GROUP * GROUP
+        remainder = np.zeros(GROUP, dtype="<u4")
+        remainder[: self.num_documents - complete] = self.lengths[complete:]
+        return self.lengths[:complete].view(f"V{4 * GROUP}"), remainder
+
 
 def _take(stored: npt.NDArray[np.signedinteger], at: Int64) -> npt.NDArray[np.signedinteger]:
     """stored[at], of any shape, within bounds even if the file has changed since it was checked.
@@ -90,8 +140,11 @@ def _take(stored: npt.NDArray[np.signedinteger], at: Int64) -> npt.NDArray[np.si
 
 
 def check_index(index: Index, bin_path: Path, bin_size: int) -> int:
-    """Every length, pointer and document index is possible; ValueError names the first that is not. Returns the tokens."""
-    _check_documents(index)
+    """Every length, pointer and document index is possible; ValueError names the first that is not. Returns the tokens.
+
+    Finds out `is_one_to_one`.
+    """
+    index.is_one_to_one = _check_documents(index)
     num_tokens = sum(_check_sequences(index, *block, bin_path, bin_size) for block in blocks(0, index.num_sequences))
     if num_tokens > MAX_TOKENS:
         raise ValueError(
@@ -106,13 +159,15 @@ def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + BLOCK, stop)
 
 
-def _check_documents(index: Index) -> None:
-    """The document indices rise from 0 to the number of sequences."""
+def _check_documents(index: Index) -> bool:
+    """The document indices rise from 0 to the number of sequences. Returns whether they do so one by one."""
     path, documents, offset = index.path, index.documents, index.documents_offset
     if documents[0] != 0:
         raise ValueError(f"{path}: document_indices[0] at byte {offset} is {documents[0]}, it must be 0")
+    is_one_to_one = True
     for start, stop in blocks(1, len(documents)):
         values = documents[start - 1 : stop].copy()
+        is_one_to_one = is_one_to_one and bool((np.diff(values) == 1).all())
         falling = np.flatnonzero(values[1:] < values[:-1])
         if falling.size:
             at = start + int(falling[0])
@@ -124,6 +179,7 @@ def _check_documents(index: Index) -> None:
             f"{path}: document_indices[{len(documents) - 1}], the last, is {documents[-1]}, "
             f"it must be the sequence count {index.num_sequences}"
         )
+    return is_one_to_one
 
 
 def _check_sequences(index: Index, start: int, stop: int, bin_path: Path, bin_size: int) -> int:

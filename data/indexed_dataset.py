@@ -1,8 +1,8 @@
 """The memory-mapped corpus, read: PREFIX.bin (raw tokens) and PREFIX.idx (data/index_file.py).
 
 The .bin holds little-endian token ids, document after document. A corpus that anyone else wrote is checked before it is
-believed: every number of the .idx is validated on opening. Beside them stand PREFIX.json (data/sidecar.py) and
-PREFIX.token_counts.npy.
+believed: every number of the .idx is validated, once for the same files in the same place (data/counts_file.py). Beside them
+stand PREFIX.json (data/sidecar.py) and PREFIX.token_counts.npy.
 """
 
 import io
@@ -35,10 +35,13 @@ class IndexedDataset:
     dtype: of a stored token. tokens (N,): the whole .bin, mapped. index: the .idx, checked, whose `locate` finds documents
     in `tokens`. sidecar: what PREFIX.json says, or None where there is none (a corpus made by Megatron-LM's tools).
 
+    Without `check` the numbers of the .idx are left unread: call `check` or `believe` next.
     Errors: FileNotFoundError for a missing file, ValueError naming file and field for anything malformed.
     """
 
-    def __init__(self, prefix: str | Path) -> None:
+    num_tokens: int
+
+    def __init__(self, prefix: str | Path, *, check: bool = True) -> None:
         self.prefix = str(prefix)
         bin_path, idx_path = corpus_file(prefix, ".bin"), corpus_file(prefix, ".idx")
         for path in (idx_path, bin_path):
@@ -60,8 +63,43 @@ class IndexedDataset:
                 "Copy or prepare it again"
             )
         self.tokens: npt.NDArray[np.integer] = self._bin.bytes.view(self.dtype)
-        self.num_tokens = check_index(self.index, bin_path, self._bin.size)
+        self._bytes = self._bin.bytes.data
+        self.is_checked = False
+        if check:
+            self.check()
+
+    def check(self) -> None:
+        """Validate every number of the .idx. Errors: ValueError naming file and field."""
+        self.believe(check_index(self.index, self._bin.path, self._bin.size), self.index.is_one_to_one)
+
+    def believe(self, num_tokens: int, is_one_to_one: bool) -> None:
+        """Take over what `check` found earlier about the same files. Errors: ValueError where PREFIX.json says otherwise."""
+        self.num_tokens, self.index.is_one_to_one = num_tokens, is_one_to_one
         self._check_sidecar()
+        self.is_checked = True
+
+    def identity(self) -> tuple[object, ...]:
+        """What tells these files from any others, and from themselves before they were changed."""
+        hashes = (self.sidecar.bin.sha256, self.sidecar.idx.sha256) if self.sidecar else ()
+        return (self._bin.identity, self.index.file.identity, *hashes)
+
+    def prefetch(self, starts: Int64, lengths: Int64) -> None:
+        """Ask for stretches (S,) of `tokens` without waiting."""
+        itemsize = self.dtype.itemsize
+        self._bin.prefetch(starts * itemsize, (starts + lengths) * itemsize)
+
+    def expect_random_reads(self, is_random: bool = True) -> None:
+        """See `MappedFile.expect_random_reads`."""
+        for file in (self._bin, self.index.file):
+            file.expect_random_reads(is_random)
+
+    def framed(self, starts: Int64, lengths: Int64) -> npt.NDArray[np.integer]:
+        """Stretches (S,) of `tokens`, within which they must lie, each between two zeros: (sum(lengths) + 2 S,)."""
+        itemsize = self.dtype.itemsize
+        first, last = (starts * itemsize).tolist(), ((starts + lengths) * itemsize).tolist()
+        stretches = map(self._bytes.__getitem__, map(slice, first, last))  # neither copied nor read yet
+        joined = bytes(2 * itemsize).join([b"", *stretches, b""])
+        return np.frombuffer(joined, self.dtype)[1:-1]
 
     def check_unchanged(self) -> None:
         """ValueError when a file has shrunk or grown since it was opened; ask before reading. Two fstat."""

@@ -10,7 +10,7 @@ Shapes: T tokens of a packed micro-batch, S sequences, M masked positions, V tok
 import numpy as np
 import numpy.typing as npt
 
-from data.hashing import random_bits, uniform
+from data.hashing import as_uniform, extend, random_bits
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -51,12 +51,14 @@ def mask_tokens(
     seed: int,
     weights: Float64,
     special: npt.NDArray[np.bool_],
+    ordinary: Int64,
     mask_id: int,
     probability: float,
 ) -> tuple[Int64, Int64, Int64]:
     """Corrupt a packed micro-batch: (corrupted tokens (T,), masked positions (M,) ascending, their true tokens (M,)).
 
-    tokens (T,), cu_seqlens (S+1,), sequence_ids (S,), epochs (S,), weights (V,) from `smoothed_weights`, special (V,).
+    tokens (T,), cu_seqlens (S+1,), sequence_ids (S,), epochs (S,), weights (V,) from `smoothed_weights`, special (V,),
+    ordinary: the ids of all tokens that are not special.
 
     Exactly `masked_counts(length)` positions per sequence, drawn without replacement with the weights of their tokens.
     Never the first and the last position ([CLS] and [SEP]). Special tokens inside the text (such as [UNK]) are drawn
@@ -64,43 +66,79 @@ def mask_tokens(
     Of the masked positions 80% become [MASK], 10% a random non-special token, 10% stay.
     """
     starts, lengths = np.asarray(cu_seqlens[:-1], dtype=np.int64), np.diff(cu_seqlens).astype(np.int64)
-    row = np.repeat(np.arange(len(lengths)), lengths)  # (T,) the sequence of each token
-    column = np.arange(len(tokens)) - starts[row]  # (T,) its position in it
-    sequence_keys = random_bits(seed, epochs, sequence_ids)  # (S,)
+    sequence_keys = random_bits(random_bits(seed, epochs, sequence_ids))  # (S,)
+    column = np.arange(len(tokens)) - np.repeat(starts, lengths)  # (T,) the position of each token in its sequence
+    bits = extend(np.repeat(sequence_keys, lengths), column)  # (T,)
 
-    race = -np.log(uniform(sequence_keys[row], column, _WHERE))
-    keys = np.where(special[tokens], _LAST_RESORT * (1.0 + race), race / weights[tokens])
+    race = -np.log(as_uniform(extend(bits, _WHERE)))
+    keys = race / weights[tokens]
+    held_back = np.flatnonzero(special[tokens])
+    keys[held_back] = _LAST_RESORT * (1.0 + race[held_back])
     keys[starts] = np.inf
     keys[starts + lengths - 1] = np.inf
-    positions = _smallest_per_sequence(keys, row, column, masked_counts(lengths, probability))
+    positions = _smallest_per_sequence(keys, lengths, masked_counts(lengths, probability))
 
     labels = tokens[positions]
-    coordinates = (sequence_keys[row[positions]], column[positions])
-    how = uniform(*coordinates, _HOW)
-    ordinary = np.flatnonzero(~special)
+    how = as_uniform(extend(bits[positions], _HOW))
     # The modulo's bias is V / 2**64: no one can measure it.
-    random_tokens = ordinary[(random_bits(*coordinates, _REPLACEMENT) % np.uint64(len(ordinary))).astype(np.int64)]
+    random_tokens = ordinary[extend(bits[positions], _REPLACEMENT) % np.uint64(len(ordinary))]
     corrupted = tokens.copy()
-    corrupted[positions] = np.select(
-        [how < _SHARE_MASK_TOKEN, how < _SHARE_MASK_TOKEN + _SHARE_RANDOM_TOKEN], [mask_id, random_tokens], labels
+    corrupted[positions] = np.where(
+        how < _SHARE_MASK_TOKEN, mask_id, np.where(how < _SHARE_MASK_TOKEN + _SHARE_RANDOM_TOKEN, random_tokens, labels)
     )
     return corrupted, positions, labels
 
 
-def _smallest_per_sequence(keys: Float64, row: Int64, column: Int64, counts: Int64) -> Int64:
+def _smallest_per_sequence(keys: Float64, lengths: Int64, counts: Int64) -> Int64:
     """Packed positions of the counts[s] smallest keys of each sequence s, ascending.
 
     The n smallest of -log(u)/w are a weighted draw without replacement (Efraimidis & Spirakis 2006).
     """
     # A matrix with a sequence per row turns S small selections into one sort of contiguous rows.
-    matrix = np.full((len(counts), int(column.max()) + 1), np.inf)
-    matrix[row, column] = keys
+    longest = int(lengths.max())
+    matrix = np.full((len(lengths), longest), np.inf)
+    matrix[np.arange(longest) < lengths[:, None]] = keys
     matrix.sort(axis=1)
     threshold = matrix[np.arange(len(counts)), counts - 1]  # (S,) the largest key that is still taken
-    positions = np.flatnonzero(keys <= threshold[row])
+    positions = np.flatnonzero(keys <= np.repeat(threshold, lengths))
     if len(positions) != int(counts.sum()):  # two equal keys at a threshold: rare, but the count is a promise
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        column = np.arange(len(keys)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         order = np.lexsort((column, keys, row))
         rank = np.empty_like(order)
         rank[order] = column  # sorted by row, so the n-th of a row stands where its n-th column stood
         positions = np.flatnonzero(rank < counts[row])
     return positions
+
+
+class Masker:
+    """`mask_tokens` with everything bound that does not change between micro-batches."""
+
+    def __init__(
+        self,
+        seed: int,
+        probability: float,
+        weights: npt.NDArray[np.float64],
+        special: npt.NDArray[np.bool_],
+        mask_id: int,
+    ) -> None:
+        self.seed, self.probability = seed, probability
+        self._weights, self._special, self._mask_id = weights, special, mask_id
+        self._ordinary = np.flatnonzero(~special)
+
+    def __call__(
+        self, tokens: Int64, cu_seqlens: Int64, sequence_ids: Int64, epochs: Int64
+    ) -> tuple[Int64, Int64, Int64]:
+        """See `mask_tokens`."""
+        return mask_tokens(
+            tokens,
+            cu_seqlens,
+            sequence_ids,
+            epochs,
+            seed=self.seed,
+            weights=self._weights,
+            special=self._special,
+            ordinary=self._ordinary,
+            mask_id=self._mask_id,
+            probability=self.probability,
+        )

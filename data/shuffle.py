@@ -7,7 +7,7 @@ back until it falls inside ("cycle walking", Black & Rogaway 2002), which keeps 
 import numpy as np
 import numpy.typing as npt
 
-from data.hashing import Uint64, random_bits
+from data.hashing import Uint64, extend, random_bits
 
 _ROUNDS = 8  # four suffice for large domains (Luby & Rackoff 1988); tiny ones mix slowly, and rounds are cheap
 _LARGEST = 2**62
@@ -27,21 +27,24 @@ def permute(
         raise ValueError(f"cannot shuffle {sizes} elements: the size must be between 1 and 2**62")
     if not ((position >= 0) & (position < sizes)).all():
         raise ValueError(f"indices {position.min()} to {position.max()} are not all within [0, {sizes})")
-    keys = np.broadcast_to(random_bits(seed, epoch), position.shape)
+    # Mostly one seed and epoch for all: what depends on them alone is then hashed once.
+    seeds, number_of = np.unique(random_bits(seed, epoch), return_inverse=True)
+    keys = [random_bits(seeds, round_number) for round_number in range(_ROUNDS)]
+    key_of = np.broadcast_to(number_of, position.shape)
     half_bits = np.broadcast_to(1 + np.searchsorted(_POWERS_OF_FOUR, sizes), position.shape).astype(np.uint64)
     limit = np.broadcast_to(sizes.astype(np.uint64), position.shape)
-    value = _feistel(position.astype(np.uint64), half_bits, keys)
+    value = _feistel(position.astype(np.uint64), half_bits, keys, key_of)
     outside = np.flatnonzero(value >= limit)
     while outside.size:
-        value[outside] = _feistel(value[outside], half_bits[outside], keys[outside])
+        value[outside] = _feistel(value[outside], half_bits[outside], keys, key_of[outside])
         outside = outside[value[outside] >= limit[outside]]
     return value.astype(np.int64)
 
 
-def _feistel(value: Uint64, half_bits: Uint64, keys: Uint64) -> Uint64:
-    """One pass through the network: a bijection of [0, 4**half_bits) for each key."""
+def _feistel(value: Uint64, half_bits: Uint64, keys: list[Uint64], key_of: npt.NDArray[np.integer]) -> Uint64:
+    """One pass through the network: a bijection of [0, 4**half_bits) for each seed and epoch; their key in each round."""
     low_bits = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = value >> half_bits, value & low_bits
-    for round_number in range(_ROUNDS):
-        left, right = right, left ^ (random_bits(keys, round_number, right) & low_bits)
+    for key in keys:
+        left, right = right, left ^ (extend(key if len(key) == 1 else key[key_of], right) & low_bits)
     return (left << half_bits) | right

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.adopt import main
-from data.batching import BatchLoader, Corpus, UpdateWindows
+from data.batching import BatchLoader, Blend, Corpus, UpdateWindows
 from data.indexed_dataset import IndexedDataset
 from data.sidecar import read_sidecar
 from data.tokenizer import wordpiece
@@ -104,7 +104,7 @@ def test_what_megatron_wrote_trains_here(
     corpus = Corpus.open(prefix, max_length=32)
     cut = [[CLS, *document[at : at + 30], SEP] for document in stored for at in range(0, len(document), 30)]
     assert corpus.num_sequences == len(cut)
-    windows = UpdateWindows(corpus, sequences_per_update=16, seed=3, mask_probability=0.15)
+    windows = UpdateWindows(Blend([corpus]), sequences_per_update=16, seed=3, mask_probability=0.15)
     with BatchLoader(
         windows, rank=0, num_ranks=1, sequences_per_micro_batch=8, first_update=0, last_update=1
     ) as loader:

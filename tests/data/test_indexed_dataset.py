@@ -52,6 +52,17 @@ def test_reads_what_the_description_says(tmp_path: Path, code: int, dtype: type)
     assert dataset.sidecar is None
 
 
+def test_stretches_are_framed_by_zeros(tmp_path: Path) -> None:
+    write_by_hand(tmp_path / "x", DOCUMENTS)
+    dataset = IndexedDataset(tmp_path / "x")
+    everything = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    stretches = [(0, 12), (0, 1), (11, 1), (4, 0), (3, 5), (12, 0), (3, 5)]
+    expected = [token for start, length in stretches for token in (0, *everything[start : start + length], 0)]
+    starts, lengths = np.array(stretches).T
+    assert dataset.framed(starts, lengths).tolist() == expected
+    assert dataset.framed(starts[:0], lengths[:0]).tolist() == []
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.lists(st.integers(0, 60_000), max_size=4), max_size=3), max_size=6))
 def test_reads_any_shape_of_corpus(tmp_path_factory: pytest.TempPathFactory, documents: list[list[list[int]]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from data import frequencies
 from data.batch import make_batch
-from data.batching import Corpus, UpdateWindows
+from data.batching import Blend, Corpus, UpdateWindows
 from data.frequencies import sampled_frequencies, stored_frequencies
 from data.indexed_dataset import IndexedDataset
 from data.inspect import main
@@ -59,7 +59,7 @@ def ids(text: str, side: int) -> list[int]:
 def test_sequences_are_those_of_training_with_their_masks(prefix: Path, capsys: pytest.CaptureFixture) -> None:
     """The first ones of an epoch of the shuffled stream, token for token what teacher and student read."""
     corpus = Corpus.open(prefix, max_length=32)
-    windows = UpdateWindows(corpus, sequences_per_update=corpus.num_sequences, seed=5, mask_probability=0.3)
+    windows = UpdateWindows(Blend([corpus]), sequences_per_update=corpus.num_sequences, seed=5, mask_probability=0.3)
     window = windows.window(2)  # the third epoch
     first, epochs = window.sequence_ids[:6], window.epochs[:6]
     assert epochs.tolist() == [2] * 6

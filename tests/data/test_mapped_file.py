@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.batching import Corpus
-from data.mapped_file import MappedFile
+from data.mapped_file import MappedFile, disk_reads
 from data.verify import verify
 from tests.data.helpers import random_documents, write_corpus
 from tests.launch import ROOT
@@ -36,6 +36,38 @@ def test_a_replaced_file_goes_on_being_read(tmp_path: Path) -> None:
     (tmp_path / "y").replace(tmp_path / "x")
     mapped.check()
     assert mapped.bytes.tobytes() == b"old"
+
+
+def drop_from_memory(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_asking_for_pages_changes_nothing(tmp_path: Path) -> None:
+    """Stretches of many pages, none, over the end and beyond it, and of an empty file."""
+    content = np.random.default_rng(0).bytes(300_001)
+    starts, stops = np.array([0, 5, 4096, 290_000, 300_001, 2**40]), np.array([5, 5, 90_000, 400_000, 300_002, 2**41])
+    for name, expected in (("x", content), ("empty", b"")):
+        (tmp_path / name).write_bytes(expected)
+        drop_from_memory(tmp_path / name)
+        mapped = MappedFile(tmp_path / name)
+        for is_random in (True, False):
+            mapped.expect_random_reads(is_random)
+            mapped.prefetch(starts, stops)
+        assert mapped.bytes.tobytes() == expected
+
+
+def test_waiting_for_the_disk_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(1 << 20))
+    drop_from_memory(tmp_path / "x")
+    mapped, before = MappedFile(tmp_path / "x"), disk_reads()
+    assert mapped.bytes.max() == 0
+    cold = disk_reads() - before
+    assert mapped.bytes.max() == 0
+    assert disk_reads() == before + cold
+    if cold == 0:
+        pytest.skip(f"{tmp_path} does not leave memory")
 
 
 def test_an_empty_file_is_mapped_as_nothing(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def pack(bodies: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def mask(tokens: np.ndarray, cu_seqlens: np.ndarray, ids: np.ndarray, epochs: np.ndarray, **changes: object) -> tuple:
     settings = {"seed": 1, "weights": WEIGHTS, "special": SPECIAL, "mask_id": MASK, "probability": 0.15} | changes
+    settings["ordinary"] = np.flatnonzero(~SPECIAL)
     return mask_tokens(tokens, cu_seqlens, ids, epochs, **settings)  # type: ignore[arg-type]
 
 
@@ -155,8 +156,8 @@ def test_eighty_ten_ten_and_replacements_are_uniform_over_ordinary_tokens() -> N
 
 def test_equal_keys_do_not_break_the_exact_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal keys are too rare to wait for, so the random numbers are made coarse."""
-    exact = masking.uniform
-    monkeypatch.setattr(masking, "uniform", lambda *key: np.maximum(np.round(exact(*key), 1), 0.1))
+    exact = masking.as_uniform
+    monkeypatch.setattr(masking, "as_uniform", lambda bits: np.maximum(np.round(exact(bits), 1), 0.1))
     tokens, cu_seqlens = pack([words(60, seed) % 2 + FIRST_WORD for seed in range(9)])
     _, positions, _ = mask(tokens, cu_seqlens, np.arange(9), np.zeros(9, np.int64))
     per_sequence = np.histogram(positions, bins=cu_seqlens)[0]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.hashing import random_bits, uniform
+from data.hashing import extend, random_bits, uniform
 from data.shuffle import permute
 
 WRAP = 2**64 - 1
@@ -42,6 +42,16 @@ def feistel_walk(index: int, size: int, seed: int, epoch: int) -> int:
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))
 def test_random_bits_are_splitmix64(coordinates: list[int]) -> None:
     assert random_bits(*coordinates)[0] == bits(*(coordinate & WRAP for coordinate in coordinates))
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=5), st.data())
+def test_a_common_beginning_may_be_hashed_once(coordinates: list[int], data: st.DataObject) -> None:
+    """Whether a coordinate comes as a number or as an array, and where the tuple is cut, makes no difference."""
+    mixed = [np.array([value]) if data.draw(st.booleans()) else value for value in coordinates]
+    cut = data.draw(st.integers(0, len(coordinates)))
+    expected = [bits(*(coordinate & WRAP for coordinate in coordinates))]
+    assert random_bits(*mixed).tolist() == expected
+    assert extend(random_bits(*mixed[:cut]), *mixed[cut:]).tolist() == expected
 
 
 def test_uniform_never_reaches_its_ends_and_is_uniform() -> None:

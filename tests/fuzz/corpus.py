@@ -7,10 +7,12 @@ import hashlib
 import itertools
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from data import counts_file
 from data.blend import Blend
 from data.corpus import Corpus
 from data.indexed_dataset import IndexedDataset
@@ -22,6 +24,7 @@ from tests.fuzz.target import Folder, Target, pack, unpack
 
 _ENDS = (".idx", ".bin", ".json", ".token_counts.npy")
 _MAX_LENGTH = 7
+_CACHE = f"x.cache/{_MAX_LENGTH}"
 _MOST_TOKENS = 5_000  # of an input that is read whole: overlapping documents can claim any number
 
 
@@ -66,14 +69,20 @@ class CorpusFiles:
         small_tokenizer().save(outside)
         (self.folder.path / "link").symlink_to(outside)
         self.files = {end: Path(f"{self.prefix}{end}").read_bytes() for end in _ENDS}
+        counts_file.SMALLEST = 0  # remembered however small they are
+        (self.folder.path / _CACHE).parent.mkdir()
 
     def run(self, data: bytes) -> bool:
-        """A corpus: one byte that says what is made consistent again after the damage, then its four files."""
-        repairs, idx, tokens, sidecar, counts = unpack(data, 5)
+        """A corpus: one byte that says what is made consistent again after the damage, then its four files, then damage to
+        what opening it leaves behind."""
+        repairs, idx, tokens, sidecar, counts, damage = unpack(data, 6)
         documents = documents_by_hand(idx, tokens)
         sidecar = _repaired(sidecar, idx, tokens, documents, repairs[0] if repairs else 0)
         for end, content in zip(_ENDS, (idx, tokens, sidecar, counts), strict=True):
             self.folder.write(f"x{end}", content)
+        (self.folder.path / _CACHE).unlink(
+            missing_ok=True
+        )  # the files' times do not tell inputs of the same millisecond apart
         dataset = self.folder.attempt(lambda: IndexedDataset(self.prefix))
         if dataset is None:
             assert documents is None or sidecar or not (idx and tokens), "a good corpus was refused"
@@ -87,6 +96,7 @@ class CorpusFiles:
         corpus = self.folder.attempt(lambda: Corpus(dataset, max_length=_MAX_LENGTH))
         if corpus is not None:
             self.read(corpus, documents, counts)
+            self.read_again(documents, counts, damage, is_forged=bool(repairs) and bool(repairs[0] & 4))
         verified = self.folder.attempt(lambda: verify(self.prefix))
         if verified is not None:
             facts = json.loads(sidecar)
@@ -96,6 +106,23 @@ class CorpusFiles:
             stored = dataset.tokens.astype(np.int64)
             assert np.array_equal(np.bincount(stored, minlength=VOCAB_SIZE), dataset.token_counts())
         return True
+
+    def read_again(self, documents: list[tuple[int, ...]], counts: bytes, damage: bytes, is_forged: bool) -> None:
+        """With what the first opening left behind, which is damaged, or forged so that its checksums fit."""
+        path = self.folder.path / _CACHE
+        damaged = _damaged(path.read_bytes(), damage, is_forged)
+        path.unlink()  # never in place: the first corpus has it mapped
+        path.write_bytes(damaged)
+        corpus = self.folder.attempt(lambda: Corpus.open(self.prefix, max_length=_MAX_LENGTH))
+        if not is_forged:
+            assert corpus is not None, "damage to what can be made anew is no reason to refuse a corpus"
+            self.read(corpus, documents, counts)
+        elif corpus is not None:
+            for number in {0, 1, corpus.num_sequences // 2, corpus.num_sequences - 1} & {*range(corpus.num_sequences)}:
+                lengths = self.folder.attempt(lambda number=number: corpus.lengths([number]))
+                assert lengths is None or 3 <= lengths[0] <= _MAX_LENGTH
+                packed = self.folder.attempt(lambda number=number: corpus.packed([number]))
+                assert packed is None or 0 <= packed[0].min() <= packed[0].max() < corpus.vocab_size
 
     def read(self, corpus: Corpus, documents: list[tuple[int, ...]], counts: bytes) -> None:
         """What training reads, against the documents cut by hand."""
@@ -128,10 +155,28 @@ class CorpusFiles:
         split = _index_of_halves(documents_by_hand(idx, tokens) or [], code=8)
         wide = _index_of_halves(documents_by_hand(idx, tokens) or [], code=4)
         wide_tokens = np.frombuffer(tokens, dtype="<u2").astype("<i4").tobytes()
-        complete = [pack([bytes([repairs]), idx, tokens, sidecar, counts]) for repairs in (0, 3)]
-        complete.append(pack([b"\x03", split, tokens, sidecar, counts]))
+        complete = [pack([bytes([repairs]), idx, tokens, sidecar, counts, b""]) for repairs in (0, 3)]
+        complete.append(pack([b"\x03", split, tokens, sidecar, counts, b""]))
+        for repairs, cut in ((0, b""), (4, b""), (0, b"\x10\x01")):
+            damage = struct.pack("<HBHBHB", 72, 1, 4100, 255, 3, 2) + cut
+            complete += [pack([bytes([repairs | 3]), index, tokens, sidecar, counts, damage]) for index in (idx, split)]
         by_others = ((idx, tokens), (split, tokens), (wide, wide_tokens))
-        return complete + [pack([b"\x00", *files, b"", b""]) for files in by_others]
+        return complete + [pack([b"\x00", *files, b"", b"", b""]) for files in by_others]
+
+
+def _damaged(content: bytes, damage: bytes, is_forged: bool) -> bytes:
+    """Bits turned over at places of 16 bits, three bytes each; a remainder of two is a size to cut to. Forged: the checksums
+    are made to fit again, as they stand for one page.
+    """
+    changed = bytearray(content)
+    for at, bits in struct.iter_unpack("<HB", damage[: len(damage) // 3 * 3]):
+        changed[at % len(changed)] ^= bits
+    if is_forged:
+        tables = 72 + 16
+        struct.pack_into("<I", changed, tables, zlib.crc32(changed[4096:]))
+        struct.pack_into("<I", changed, tables + 4, zlib.crc32(changed[: tables + 4]))
+    cut = damage[len(damage) // 3 * 3 :]
+    return bytes(changed[: int.from_bytes(cut, "little")] if len(cut) == 2 else changed)
 
 
 def _index_of_halves(documents: list[tuple[int, ...]], code: int) -> bytes:
@@ -189,7 +234,7 @@ class TokenizerFiles:
 
 def corpus_target() -> Target:
     files = CorpusFiles()
-    return Target(run=files.run, seeds=files.seeds(), num_parts=5)
+    return Target(run=files.run, seeds=files.seeds(), num_parts=6)
 
 
 def tokenizer_target() -> Target:
