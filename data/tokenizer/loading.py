@@ -20,6 +20,8 @@ from data.tokenizer.files import (
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", *MODEL_FILES)  # a folder's first of these is read
 
+_PROBE = "a1, \u6771 \U0001f600\ue000"  # a tokenizer.json may load and fail at the first word that it does not know
+
 
 def load_tokenizer(path: str) -> Tokenizer:
     """The tokenizer at `path`: a Hugging Face folder, one file of it, or else the name of a hub repository.
@@ -58,7 +60,9 @@ def _load_file(file: Path, config: dict[str, Any]) -> Tokenizer:
         if file.name == "vocab.json":
             return _load_byte_level(file, names, config)
         if file.suffix == ".json":
-            return BackendTokenizer(Backend.from_file(str(file)), names, str(file))
+            tokenizer = BackendTokenizer(Backend.from_file(str(file)), names, str(file))
+            tokenizer.encode_batch([_PROBE])
+            return tokenizer
         return _load_wordpiece(file, names, config)
     except (ValueError, OSError):
         raise
