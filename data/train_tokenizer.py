@@ -13,12 +13,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-import sentencepiece
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from data.tokenizer import Tokenizer, byte_level_bpe, wordpiece
-from data.tokenizer.sentence_piece import Rewriting, SentencePieceTokenizer, family_of
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ROBERTA_SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -102,6 +100,8 @@ def train_sentencepiece(documents: Iterable[str], vocab_size: int, lowercase: bo
     With `lowercase` accents go as well, as ALBERT's do. It learns from the words and their counts, not from a sample of
     sentences, so nothing is drawn at random and the whole input counts.
     """
+    from data.tokenizer.sentence_piece import Rewriting, SentencePieceTokenizer, family_of
+
     rewriting = Rewriting(lowercases=lowercase, keeps_accents=not lowercase)
     words: Counter[str] = Counter()
     for text in documents:
@@ -120,6 +120,8 @@ def train_sentencepiece(documents: Iterable[str], vocab_size: int, lowercase: bo
 
 def _unigram_model(counted_words: list[str], vocab_size: int) -> bytes:
     """A .model from lines of a word, a tab and how often it occurs."""
+    import sentencepiece  # only now: no other kind needs it
+
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -17,9 +17,10 @@ from data.tokenizer.files import (
     read_vocabulary_json,
     special_names,
 )
-from data.tokenizer.sentence_piece import SentencePieceTokenizer, family_of
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", *MODEL_FILES)  # a folder's first of these is read
+
+_PROBE = "a1, \u6771 \U0001f600\ue000"  # a tokenizer.json may load and fail at the first word that it does not know
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -55,13 +56,13 @@ def _load_file(file: Path, config: dict[str, Any]) -> Tokenizer:
     names = special_names(config)
     try:
         if file.suffix == ".model":
-            return SentencePieceTokenizer(
-                file.read_bytes(), family_of(_class_name(file, config)), names, config, str(file)
-            )
+            return _load_sentence_piece(file, names, config)
         if file.name == "vocab.json":
             return _load_byte_level(file, names, config)
         if file.suffix == ".json":
-            return BackendTokenizer(Backend.from_file(str(file)), names, str(file))
+            tokenizer = BackendTokenizer(Backend.from_file(str(file)), names, str(file))
+            tokenizer.encode_batch([_PROBE])
+            return tokenizer
         return _load_wordpiece(file, names, config)
     except (ValueError, OSError):
         raise
@@ -85,6 +86,16 @@ def _load_byte_level(file: Path, names: dict[str, str], config: dict[str, Any]) 
         raise FileNotFoundError(f"'{file}' has no merges.txt beside it, which byte-level BPE needs. Copy it there")
     vocabulary = read_vocabulary_json(file)
     return byte_level_bpe(vocabulary, read_merges(merges, vocabulary), names, config, str(file))
+
+
+def _load_sentence_piece(file: Path, names: dict[str, str], config: dict[str, Any]) -> Tokenizer:
+    try:  # only here: no other kind needs sentencepiece, nor the version of protobuf that it was built with
+        from data.tokenizer.sentence_piece import SentencePieceTokenizer, family_of
+    except Exception as error:  # ImportError, or protobuf's own for a version that does not fit
+        raise ValueError(
+            f"'{file}' needs the packages sentencepiece and protobuf ({error}). pip install --upgrade sentencepiece protobuf"
+        ) from error
+    return SentencePieceTokenizer(file.read_bytes(), family_of(_class_name(file, config)), names, config, str(file))
 
 
 def _class_name(file: Path, config: dict[str, Any]) -> str:

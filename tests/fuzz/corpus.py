@@ -1,4 +1,4 @@
-"""Targets of the data path: a whole corpus, an index that others wrote, a tokenizer's folder.
+"""Targets of the data path: a whole corpus, an index that others wrote.
 
 Beside them stands what they should read, from the description of the formats alone.
 """
@@ -16,7 +16,6 @@ from data import counts_file
 from data.blend import Blend
 from data.corpus import Corpus
 from data.indexed_dataset import IndexedDataset
-from data.tokenizer import TOKENIZER_FILES, load_tokenizer
 from data.verify import verify
 from data.windows import UpdateWindows
 from tests.data.helpers import VOCAB_SIZE, documents_of, random_documents, small_tokenizer, write_corpus
@@ -206,37 +205,6 @@ def _repaired(sidecar: bytes, idx: bytes, tokens: bytes, documents: list | None,
         return sidecar
 
 
-class TokenizerFiles:
-    """A tokenizer's folder, of up to four files."""
-
-    def __init__(self) -> None:
-        self.folder = Folder()
-
-    def run(self, data: bytes) -> bool:
-        for name, content in zip(TOKENIZER_FILES, unpack(data, len(TOKENIZER_FILES)), strict=True):
-            self.folder.write(name, content)
-        tokenizer = self.folder.attempt(lambda: load_tokenizer(str(self.folder.path)))
-        if tokenizer is None:
-            return False
-        assert tokenizer.special_ids
-        assert all(0 <= token < tokenizer.vocab_size for token in tokenizer.special_ids)
-        assert 0 < tokenizer.vocab_size < 2**31
-        return True
-
-    def seeds(self) -> list[bytes]:
-        source = Folder()
-        small_tokenizer().save(source.path)
-        files = {name: (source.path / name).read_bytes() for name in TOKENIZER_FILES}
-        without = dict.fromkeys(TOKENIZER_FILES, b"")
-        kept = (TOKENIZER_FILES, TOKENIZER_FILES[:1], TOKENIZER_FILES[1:], TOKENIZER_FILES[1:2])
-        return [pack(list((without | {name: files[name] for name in names}).values())) for names in kept]
-
-
 def corpus_target() -> Target:
     files = CorpusFiles()
     return Target(run=files.run, seeds=files.seeds(), num_parts=6)
-
-
-def tokenizer_target() -> Target:
-    files = TokenizerFiles()
-    return Target(run=files.run, seeds=files.seeds(), num_parts=len(TOKENIZER_FILES))

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from tests.fuzz.checkpoint import checkpoint_target
-from tests.fuzz.corpus import corpus_target, tokenizer_target
+from tests.fuzz.corpus import corpus_target
 from tests.fuzz.sources import sources_target
 from tests.fuzz.target import Target
+from tests.fuzz.tokenizer import tokenizer_target
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "corpus": corpus_target,

@@ -122,7 +122,7 @@ def test_a_missing_path_is_no_hub_name(path: str) -> None:
         load_tokenizer(path)
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path, tokenizer_folder: Path) -> None:
     with pytest.raises(
         FileNotFoundError,
         match=r"no tokenizer\.json, vocab\.json, vocab\.txt, spiece\.model, .* or tokenizer\.model\. Give",
@@ -130,6 +130,11 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer\.json' is not a tokenizer"):
+        load_tokenizer(str(tmp_path))
+    record = json.loads((tokenizer_folder / "tokenizer.json").read_text())
+    record["model"]["unk_token"] = "[UNKNOWN]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"tokenizer\.json' is not a tokenizer \(.*Missing \[UNK\]"):
         load_tokenizer(str(tmp_path))
     words = tmp_path / "words.txt"
     words.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n")
