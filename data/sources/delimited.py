@@ -67,7 +67,6 @@ class DelimitedReader:
         """Lines in which a character is a byte: commas and quotes can be told without decoding what is between them."""
         is_first = True
         while block := self._lines.take():
-            self._offset = self._lines.offset - len(block)
             if is_first:
                 block, is_first = block.removeprefix(BYTE_ORDER_MARK), False
             for text in block[:-1].decode("latin-1").split("\n"):

@@ -13,14 +13,13 @@ from data.sources.record import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.parquet import RowGroupMetaData
 
 TABLE_FORMATS = (".parquet", ".arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """A row group or record batch: its rows, and the bytes of its text."""
+    """A row group or record batch: its rows, and their bytes."""
 
     rows: int
     stored_bytes: int
@@ -120,17 +119,14 @@ def _chunks(file: StoredFile, text_field: str) -> list[_Chunk]:
 
         parquet = ParquetFile(stream)
         column_named(parquet.schema_arrow, text_field, file.path)
-        column = next(n for n in range(len(parquet.schema)) if parquet.schema.column(n).path == text_field)
-        groups = (parquet.metadata.row_group(number) for number in range(parquet.metadata.num_row_groups))
-        return [_parquet_chunk(group, column) for group in groups]
-
-
-def _parquet_chunk(group: "RowGroupMetaData", column: int) -> _Chunk:
-    text = group.column(column)
-    # Counted by whoever wrote the file, who may have been wrong.
-    sizes = group.num_rows, text.total_compressed_size, text.total_uncompressed_size
-    rows, stored_bytes, input_bytes = (max(0, size) for size in sizes)
-    return _Chunk(rows=rows, stored_bytes=stored_bytes, input_bytes=input_bytes)
+        groups = [parquet.metadata.row_group(number) for number in range(parquet.metadata.num_row_groups)]
+        # Of all columns: asked for those of one, Arrow ends the process where they are damaged. Counts may be wrong as well.
+        sizes = [max(0, group.total_byte_size) for group in groups]
+        stored_share = file.bytes / max(1, sum(sizes))
+        return [
+            _Chunk(rows=max(0, group.num_rows), stored_bytes=int(size * stored_share), input_bytes=size)
+            for group, size in zip(groups, sizes, strict=True)
+        ]
 
 
 def _parquet_arrays(file: BinaryIO, table: _TableRange) -> Iterator["pa.Array"]:
@@ -188,6 +184,6 @@ def _named_errors(path: str, row: int) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
+    except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}, after row {row}: cannot be read ({reason}). Is the file complete?") from error

@@ -149,6 +149,8 @@ def test_a_line_is_never_held_beyond_the_limit(tmp_path: Path, monkeypatch: pyte
             assert [len(d) if isinstance(d, str) else (d.line, d.reason) for d in found] == [
                 *(5, 87, 88, (4, "too_long"), (5, "too_long"), (6, "too_long"), 3)
             ]
+        # What follows belongs to where it begins in the file, not in what was kept of it.
+        assert [len(part) for part in read_parts(planned([path], 200))] == [3, 2, 1, 0, 0, 0, 0, 1]
 
 
 def test_broken_blocks_of_wikiextractor(tmp_path: Path) -> None:

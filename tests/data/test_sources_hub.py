@@ -89,12 +89,12 @@ def test_a_missing_column_is_listed(folder: Path, streaming: bool) -> None:
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_broken_records(folder: Path, streaming: bool) -> None:
-    write(folder / "test.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in ("a", None, " ", "b")))
-    first, null, empty, last = read([f"hf:{folder}::test"], streaming=streaming)
-    assert (first, last) == ("a", "b")
+    write(folder / "test.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, None, " ", "b"]))
+    *texts, null, empty, last = read([f"hf:{folder}::test"], streaming=streaming)
+    assert [*texts, last] == [*TEXTS, "b"]
     assert isinstance(null, BadRecord)
     assert isinstance(empty, BadRecord)
-    assert (null.line, null.reason, empty.line, empty.reason) == (2, "not_text", 3, "empty")
+    assert (null.line, null.reason, empty.line, empty.reason) == (601, "not_text", 602, "empty")
     write(folder / "test.jsonl", '{"text": "a"}\n{"text": "b')
     with pytest.raises(ValueError, match=f"'hf:{re.escape(str(folder))}::test.*' cannot be read: ") as caught:
         read([f"hf:{folder}::test"], streaming=streaming)

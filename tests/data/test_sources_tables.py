@@ -123,3 +123,11 @@ def test_small_tables_are_grouped_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "20.txt").write_text("last")
     (item,) = planned([tmp_path])
     assert read_parts([item]) == [[*TEXTS[:20], "last"]]
+
+
+def test_a_name_of_a_column_that_is_not_utf8(stored: tuple[Path, Writer]) -> None:
+    path, writer = stored
+    writer(path, pa.table({"id#": [1], "text": ["a"]}), 1)
+    path.write_bytes(path.read_bytes().replace(b"id#", b"id\xff"))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}.*cannot be read"):
+        read([path])
