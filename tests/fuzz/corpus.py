@@ -157,7 +157,7 @@ class CorpusFiles:
         complete = [pack([bytes([repairs]), idx, tokens, sidecar, counts, b""]) for repairs in (0, 3)]
         complete.append(pack([b"\x03", split, tokens, sidecar, counts, b""]))
         for repairs, cut in ((0, b""), (4, b""), (0, b"\x10\x01")):
-            damage = struct.pack("<HBHBHB", 72, 1, 4100, 255, 3, 2) + cut
+            damage = struct.pack("<HBHBHB", 80, 1, 4100, 255, 65, 1) + cut
             complete += [pack([bytes([repairs | 3]), index, tokens, sidecar, counts, damage]) for index in (idx, split)]
         by_others = ((idx, tokens), (split, tokens), (wide, wide_tokens))
         return complete + [pack([b"\x00", *files, b"", b"", b""]) for files in by_others]
