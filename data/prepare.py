@@ -33,7 +33,8 @@ def run(config: PrepareConfig, crew: "Crew") -> None:
     if config.output.verify:
         crew.from_first(lambda: _verify(config.output.verify))
         return
-    from data.preparation import Request, prepare
+    from data.preparation import prepare
+    from data.prepare_plan import Request
 
     given = config.output
     request = Request(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from data import preparation
+from data import prepare_plan
 from data.batching import Corpus
 from data.indexed_dataset import IndexedDataset
 from data.prepare import main
@@ -68,7 +68,7 @@ def test_the_corpus_holds_the_documents(tmp_path: Path, tokenizer_folder: Path, 
 def test_any_number_of_workers_writes_the_same_bytes(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "PART_BYTES", 9000)  # many parts from little text
+    monkeypatch.setattr(prepare_plan, "PART_BYTES", 9000)  # many parts from little text
     sources = [write_jsonl(tmp_path / f"{i}.jsonl", random_texts(150, seed=i)) for i in range(2)]
     for workers in (1, 2, 3):
         arguments = ["--tokenizer", tokenizer_folder, "--output", tmp_path / f"w{workers}", "--workers", str(workers)]

