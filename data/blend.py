@@ -127,9 +127,13 @@ class Blend:
         return num_sequences * self.shares / self._sizes
 
     def describe(self, sequence_ids: npt.ArrayLike) -> dict[str, list[str] | list[int]]:
-        """Where sequences (S,) are found: prefix of the corpus and id in it, in columns."""
+        """Where sequences (S,) are found: prefix of the corpus, document and sequence id in it, in columns."""
         which, local = self.locate(sequence_ids)
-        return {"corpus": [self.prefixes[number] for number in which], "sequence": local.tolist()}
+        documents = np.empty(len(local), dtype=np.int64)
+        for number, members in self._members(which):
+            documents[members] = self.corpora[number].documents(local[members])
+        names = [self.prefixes[number] for number in which]
+        return {"corpus": names, "document": documents.tolist(), "sequence": local.tolist()}
 
     def identity(self) -> dict[str, list[str] | list[float]]:
         """What decides the stream besides the seed: contents of the corpora, in order, and their weights."""

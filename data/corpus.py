@@ -97,6 +97,10 @@ class Corpus:
         mask[self.tokenizer.special_ids] = True
         return mask
 
+    def documents(self, sequence_ids: npt.ArrayLike) -> Int64:
+        """Which document of the corpus each sequence (S,) is a piece of."""
+        return self._locate(sequence_ids)[0]
+
     def masker(self, *, seed: int, probability: float, smoothing: float) -> Masker:
         """`mask_tokens` with this corpus's vocabulary and token counts."""
         weights = smoothed_weights(self.dataset.token_counts(), smoothing)

@@ -17,7 +17,7 @@ from data.blend_checks import check_held_out
 from data.blend_report import contributions, epochs_by_name, repetitions
 from data.shuffle import permute
 from data.sidecar import SplitFacts, read_sidecar, write_sidecar
-from tests.data.helpers import load_updates, random_documents, sequences_of, write_corpus
+from tests.data.helpers import documents_of, load_updates, random_documents, sequences_of, write_corpus
 
 LENGTH = 32
 WEIGHTS = (0.2, 0.7, 0.1)
@@ -207,12 +207,22 @@ def test_what_decides_the_stream_is_its_identity(corpora: list[Corpus]) -> None:
     assert all(other.identity() != identity for other in others)
 
 
-def test_a_sequence_is_named_by_its_corpus(weighted: Blend, folder: Path) -> None:
+def test_a_sequence_is_named_by_its_corpus_and_document(weighted: Blend, folder: Path) -> None:
     sizes = [corpus.num_sequences for corpus in weighted.corpora]
-    assert weighted.describe([sizes[0] + sizes[1] + 2, 0, sizes[0]]) == {
+    documents = [
+        number for number, tokens in enumerate(documents_of(weighted.corpora[2].dataset)) for _ in pieces(tokens)
+    ]
+    assert weighted.describe([sizes[0] + sizes[1] + 40, 0, sizes[0]]) == {
         "corpus": [str(folder / "code"), str(folder / "wiki"), str(folder / "books")],
-        "sequence": [2, 0, 0],
+        "document": [documents[40], 0, 0],
+        "sequence": [40, 0, 0],
     }
+    assert 0 < documents[40] < 40
+
+
+def pieces(tokens: list[int]) -> range:
+    """Where a document is cut."""
+    return range(0, len(tokens), LENGTH - 2)
 
 
 def test_the_report_is_what_the_stream_holds(weighted: Blend, natural: Blend) -> None:
