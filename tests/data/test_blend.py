@@ -212,12 +212,12 @@ def test_a_sequence_is_named_by_its_corpus_and_document(weighted: Blend, folder:
     documents = [
         number for number, tokens in enumerate(documents_of(weighted.corpora[2].dataset)) for _ in pieces(tokens)
     ]
-    assert weighted.describe([sizes[0] + sizes[1] + 40, 0, sizes[0]]) == {
+    assert weighted.describe([sizes[0] + sizes[1] + 8, 0, sizes[0]]) == {
         "corpus": [str(folder / "code"), str(folder / "wiki"), str(folder / "books")],
-        "document": [documents[40], 0, 0],
-        "sequence": [40, 0, 0],
+        "document": [documents[8], 0, 0],
+        "sequence": [8, 0, 0],
     }
-    assert 0 < documents[40] < 40
+    assert 0 < documents[8] < 8
 
 
 def pieces(tokens: list[int]) -> range:
