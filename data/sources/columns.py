@@ -50,6 +50,12 @@ class Rows:
         for array in self._next(rows):
             self._number += len(array)
 
+    def finish(self) -> None:
+        """All rows have been handed out. Errors: ValueError where there are more than the file says."""
+        if self._rest is not None or any(len(array) for array in self._arrays):
+            found = self._place.lines_before() + self._number
+            raise ValueError(f"{self._place.file}, after row {found}: more rows than it says. Is the file complete?")
+
     def _next(self, rows: int) -> Iterator["pa.Array"]:
         while rows:
             array = next(self._arrays, None) if self._rest is None else self._rest

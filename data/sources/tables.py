@@ -84,6 +84,7 @@ class TablePiece(Piece):
     def documents(self, on_bytes: Callable[[int], None]) -> Documents:
         with self.table.open() as rows:
             yield from rows.documents(self.table.rows)
+            rows.finish()
         on_bytes(self.size)
 
 
@@ -107,6 +108,7 @@ class TableStream(Item):
                     rows.skip(end - start)
                     yield number, None
                 meter.advance_to(self.size * (number + 1) // self.num_parts)
+            rows.finish()
 
 
 def _chunks(file: StoredFile, text_field: str) -> list[_Chunk]:

@@ -48,7 +48,7 @@ class SourceFile:
         part_bytes = 1 + int.from_bytes(bytes(size), "little")
         found = self.folder.attempt(lambda: read(self.plan(path, part_bytes)))
         again = self.folder.attempt(lambda: read(self.plan(path, 1 << 20)))
-        assert found == again, f"{path}: parts of {part_bytes} bytes give other documents"
+        assert found == again, f"{path}: parts of {part_bytes} bytes give {found!r:.1000}, the whole {again!r:.1000}"
         if found is None:
             return False
         if path in ("x.txt", "x.jsonl"):
