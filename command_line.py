@@ -40,4 +40,6 @@ def parse(config_type: type[Config], arguments: Sequence[str], description: str,
 
 def is_first_rank() -> bool:
     """Whether this process speaks for all that its launcher has started; also before the ranks have met."""
-    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+    # RANK alone may be that of a pod or node, in which this is the only process.
+    known = [name for name in _RANKS if name in os.environ and (name != "RANK" or "LOCAL_RANK" in os.environ)]
+    return not known or os.environ[known[0]] == "0"

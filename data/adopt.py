@@ -65,7 +65,7 @@ def adopt(config: AdoptConfig) -> None:
     prefix = config.output or config.corpus
     if sidecar_path(prefix).exists():
         raise FileExistsError(
-            f"'{prefix}' is a complete corpus already. Remove {sidecar_path(prefix)} to adopt it again"
+            f"'{prefix}' is a complete corpus already ({sidecar_path(prefix)}). Write a copy: --output PREFIX"
         )
     dataset, tokenizer = IndexedDataset(config.corpus), load_tokenizer(config.tokenizer)
     _check_fit(dataset, tokenizer, config.tokenizer)
@@ -91,7 +91,7 @@ def adopt(config: AdoptConfig) -> None:
         bin=FileFacts(size=Path(f"{prefix}.bin").stat().st_size, sha256=sha256),
         idx=file_facts(Path(f"{prefix}.idx")),
         inputs=[Path(config.corpus).name],
-        split=SplitFacts(),
+        split=dataset.sidecar.split if dataset.sidecar else SplitFacts(),
     )
     write_sidecar(prefix, sidecar)
     verb = "wrote" if config.output else "adopted"

@@ -4,6 +4,7 @@ Shapes: N documents, T their tokens.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ def write_copy(
     The ids in `drop`, which may be outside the vocabulary, are left out; documents in which nothing stays are dropped.
     Errors: ValueError for any other id outside the vocabulary, or when nothing is left at all.
     """
-    if prefix == dataset.prefix:
+    if Path(prefix).resolve() == Path(dataset.prefix).resolve():
         raise ValueError(f"--output {prefix} is the corpus itself: give the copy another name")
     dropped = np.array(drop, dtype=np.int64)
     empty = 0

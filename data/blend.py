@@ -138,7 +138,8 @@ class Blend:
     def identity(self) -> dict[str, list[str] | list[float]]:
         """What decides the stream besides the seed: contents of the corpora, in order, and their weights."""
         weights = self.shares.tolist() if self.is_weighted else []
-        return {"corpora": [corpus.sha256 for corpus in self.corpora], "weights": weights}
+        contents = [f"{corpus.sha256} {corpus.index_sha256}" for corpus in self.corpora]
+        return {"corpora": contents, "weights": weights}
 
     def _members(self, which: Int64) -> list[tuple[int, Int64]]:
         """For each corpus that occurs: its number, and where in `which`."""

@@ -46,6 +46,7 @@ class Corpus:
         self.vocab_size = self.tokenizer.vocab_size
         self.fingerprint = self.tokenizer.fingerprint
         self.sha256 = dataset.sidecar.bin.sha256
+        self.index_sha256 = dataset.sidecar.idx.sha256
         self._piece = min(max_length - 2, _LONGEST_PIECE)
         self._counts, self.note = open_counts(dataset, max_length, self._piece)
         dataset.expect_random_reads()

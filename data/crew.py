@@ -36,10 +36,6 @@ class Crew(Protocol):
         """All shares of the job. Errors: those of `encode_share`, ChildProcessError."""
         ...
 
-    def abort(self, code: int) -> None:
-        """After an interruption: end the members that wait for this one."""
-        ...
-
 
 class LocalCrew:
     """Spawned processes, or with one member this process itself."""
@@ -75,9 +71,6 @@ class LocalCrew:
                     member.join()
         if errors:
             raise cause(errors)
-
-    def abort(self, code: int) -> None:
-        """They have ended."""
 
 
 def _messages(pipes: list[Connection], job: Job, progress: ProgressReport | None) -> Iterator[Exception]:

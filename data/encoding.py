@@ -25,7 +25,7 @@ from data.tokenizer import Tokenizer
 _CHARACTERS_AT_ONCE = 1 << 18
 _DOCUMENTS_AT_ONCE = 4096
 _MOST_BAD = 10_000  # of a part that are named; all are counted
-_ENOUGH_RECORDS = 10_000  # after which a member stops at once when too many of its own are broken
+_ENOUGH_RECORDS = 10_000  # after which a member that has not found a single document stops: the wrong field, say
 
 Report = Callable[[int, int, int], None]
 """Told of progress: bytes of input read, documents and tokens encoded, since the last time."""
@@ -44,11 +44,13 @@ class Job:
     tokenizer: Tokenizer
     cleaning: CleaningConfig
     max_bad_share: float
+    number: str
+    """Of this start, unlike any other's."""
 
     @property
     def stop_file(self) -> Path:
         """Its presence asks all members to stop."""
-        return self.folder.path / "stop"
+        return self.folder.path / f"stop-{self.number}"
 
     @property
     def size(self) -> int:
@@ -87,7 +89,7 @@ def encode_share(job: Job, member: int, num_members: int, report: Report) -> Non
             if documents is not None:
                 seen = _encode_part(job, share.item, part, documents, report)
                 records, bad = records + seen.records, bad + seen.bad_reasons
-                if records > _ENOUGH_RECORDS:
+                if records == bad.total() > _ENOUGH_RECORDS:
                     check_bad_share(records, bad, job.max_bad_share, iter(seen.bad))
         job.folder.save_count(share.item, number_of_parts)
 

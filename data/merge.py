@@ -6,6 +6,7 @@ value, and each file is sorted alone.
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from data.cleaning import DIGEST, is_held_out
 from data.corpus_writer import IndexedDatasetWriter
 from data.encoding import Job
 from data.parts import Part
-from data.sidecar import sidecar_path
 
 _DIGESTS_AT_ONCE = 1 << 21  # 100 MB while they are sorted
 _DOCUMENTS_AT_ONCE = 1 << 14
@@ -48,10 +48,6 @@ def merge(job: Job, prefixes: list[str]) -> tuple[list[IndexedDatasetWriter], di
                 raise ValueError(
                     f"the input has no text{side} ({described(dropped)}). Give files that contain (more) documents"
                 )
-        for (
-            prefix
-        ) in prefixes:  # now the old corpus, if there is one, is replaced; without its .json it looks incomplete
-            sidecar_path(prefix).unlink(missing_ok=True)
     return writers, dropped
 
 
@@ -62,10 +58,13 @@ def described(dropped: dict[str, int]) -> str:
 
 def save_bad_records(job: Job, path: Path) -> None:
     """One JSON object a line for every record that gave no document; no file where there is none. Errors: OSError."""
-    path.unlink(missing_ok=True)
-    lines = [json.dumps(dict(zip(("file", "line", "reason", "detail"), bad, strict=True))) for bad in bad_records(job)]
-    if lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for bad in bad_records(job):
+            file.write(json.dumps(dict(zip(("file", "line", "reason", "detail"), bad, strict=True))) + "\n")
+    partial.replace(path)
+    if path.stat().st_size == 0:
+        path.unlink()
 
 
 def bad_records(job: Job) -> Iterator[list[Any]]:
@@ -100,7 +99,9 @@ def _find_duplicates(job: Job) -> npt.NDArray[np.uint8]:
     """(D,) mapped from a file: 1 for each document whose digest an earlier one has."""
     parts = list(job.folder.all_parts(len(job.items)))
     total = sum(job.folder.facts(*part).documents for part in parts)
-    flags = np.memmap(job.folder.path / "duplicates", dtype=np.uint8, mode="w+", shape=max(total, 1))
+    with (job.folder.path / "duplicates").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(total, 1))  # a full disk is an error here, and a SIGBUS in a map
+    flags = np.memmap(job.folder.path / "duplicates", dtype=np.uint8, mode="r+")
     num_files = max(1, -(-total // _DIGESTS_AT_ONCE))
     paths = [job.folder.path / f"digests-{number:03d}" for number in range(num_files)]
     with contextlib.ExitStack() as stack:
@@ -110,15 +111,22 @@ def _find_duplicates(job: Job) -> npt.NDArray[np.uint8]:
             records = np.empty(part.facts.documents, dtype=_RECORD)
             records["digest"] = part.digests.view("<u8").reshape(-1, DIGEST.itemsize // 8)
             records["document"] = np.arange(start, start + len(records))
+            start += len(records)
+            records = _without_repeats(records, flags)  # a text that is everywhere must not fill one of the files
             file_of = records["digest"][:, 1] % np.uint64(num_files)
             for number, file in enumerate(files):
                 file.write(records[file_of == number].tobytes())
-            start += len(records)
     for path in paths:
-        records = np.fromfile(path, dtype=_RECORD)
-        # lexsort is stable, so of equal digests the earliest document comes first.
-        records = records[np.lexsort((records["digest"][:, 1], records["digest"][:, 0]))]
-        is_repeated = (records["digest"][1:] == records["digest"][:-1]).all(axis=1)
-        flags[records["document"][1:][is_repeated]] = 1
+        _without_repeats(np.fromfile(path, dtype=_RECORD), flags)
         path.unlink()
     return flags[:total]
+
+
+def _without_repeats(records: npt.NDArray[np.void], flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+    """Of the records, (N,) of _RECORD with ascending documents, the first of each digest; the others are flagged."""
+    # lexsort is stable, so of equal digests the earliest document comes first.
+    records = records[np.lexsort((records["digest"][:, 1], records["digest"][:, 0]))]
+    is_repeated = np.zeros(len(records), dtype=bool)
+    is_repeated[1:] = (records["digest"][1:] == records["digest"][:-1]).all(axis=1)
+    flags[records["document"][is_repeated]] = 1
+    return records[~is_repeated]

@@ -1,6 +1,7 @@
 """The crew of `mpirun -n 64 python -m data.prepare ...` and `srun --mpi=pmix ...`: every MPI rank is a member."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,6 +19,15 @@ _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "MV2_C
 def is_launched_by_mpi(environ: Mapping[str, str]) -> bool:
     """Whether mpirun started this process, or srun several of them."""
     return any(name in environ for name in _LAUNCHED) or _tasks_of_step(environ) > 1
+
+
+def abort_ranks(code: int) -> None:
+    """End all ranks, where there are any: one that was interrupted, or has a defect, cannot answer the others any more."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized() and MPI.COMM_WORLD.size > 1:
+            MPI.COMM_WORLD.Abort(code)
 
 
 def _tasks_of_step(environ: Mapping[str, str]) -> int:
@@ -44,10 +54,11 @@ class MpiCrew:
             )
 
     def from_first(self, work: Callable[[], Result]) -> Result:
-        result, error = None, None
+        packed, result, error = b"", None, None
         if self.is_first:
             try:
                 result = work()
+                packed = self._mpi.pickle.dumps(result)
             except Exception as problem:
                 error = problem
         self._meet()
@@ -56,7 +67,8 @@ class MpiCrew:
             raise error
         if failed:
             raise SystemExit(2)  # the first rank says why
-        return self._comm.bcast(result)
+        packed = self._comm.bcast(packed)
+        return result if self.is_first else self._mpi.pickle.loads(packed)  # type: ignore[return-value]
 
     def encode(self, job: Job, progress: ProgressReport | None) -> None:
         collected = _Collected(self.num_members - 1)
@@ -108,11 +120,6 @@ class MpiCrew:
         request = self._comm.Ibarrier()
         while not request.Test():
             time.sleep(_POLL_SECONDS)
-
-    def abort(self, code: int) -> None:
-        """End all ranks: one that was interrupted cannot answer the others any more."""
-        if self.num_members > 1:
-            self._comm.Abort(code)
 
 
 class _Collected:

@@ -55,18 +55,14 @@ class PartFolder:
         return self.path / f"{item:05d}-{part:05d}"
 
     def finished(self, item: int, part: int) -> bool:
-        """Whether the part is there, whole and unharmed. One that is not is removed, to be made again."""
+        """Whether the part is there, whole and unharmed."""
         stem = self.stem(item, part)
         if not stem.with_suffix(".json").exists():
             return False
         try:
-            facts = self.facts(item, part)
-            if file_facts(stem.with_suffix(".part")).sha256 == facts.sha256:
-                return True
+            return file_facts(stem.with_suffix(".part")).sha256 == self.facts(item, part).sha256
         except (OSError, ValueError):
-            pass
-        stem.with_suffix(".json").unlink(missing_ok=True)
-        return False
+            return False
 
     def facts(self, item: int, part: int) -> PartFacts:
         """Errors: OSError, ValueError."""
@@ -145,6 +141,7 @@ class PartWriter:
 
     def __enter__(self) -> "PartWriter":
         self._path = self.folder.stem(self.item, self.part).with_suffix(".part")
+        self._path.with_suffix(".json").unlink(missing_ok=True)  # of one that was damaged
         self._file = self._path.open("wb")
         self._hash = hashlib.sha256()
         self._counts = np.zeros(self.folder.vocab_size, dtype="<i8")
@@ -213,3 +210,18 @@ def flush(file: IO[Any]) -> None:
     """To the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Everything in it, and the names, to the disk. Errors: OSError."""
+    for path in (*folder.rglob("*"), folder):
+        flush_path(path)
+
+
+def flush_path(path: Path) -> None:
+    """A file, or a folder's names, to the disk. Errors: OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

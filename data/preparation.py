@@ -14,7 +14,8 @@ from data.crew import Crew
 from data.encoding import Job, check_bad_share
 from data.indexed_dataset import corpus_file
 from data.merge import bad_records, described, merge, save_bad_records
-from data.prepare_plan import Request, plan
+from data.parts import flush_folder, flush_path
+from data.prepare_plan import PUBLISHING, Request, plan, remove_folder, sha256_of_folder
 from data.progress import ProgressReport
 from data.sidecar import (
     VERSION,
@@ -24,6 +25,7 @@ from data.sidecar import (
     TokenizerFacts,
     file_facts,
     save_beside,
+    sidecar_path,
     write_sidecar,
 )
 from data.sources import REASONS
@@ -44,27 +46,61 @@ def prepare(request: Request, crew: Crew) -> None:
 
 
 def finish(request: Request, job: Job, progress: ProgressReport | None) -> None:
-    """Merge the parts and write what stands beside the corpus; PREFIX.json last, whose presence says that it is whole.
+    """Merge the parts, write what stands beside the corpus, and only then put all of it in its place.
 
     Errors: OSError; ValueError where too many records are broken or nothing is left.
     """
     _wait_for_parts(job)
     records, bad = _count_bad(job)
-    check_bad_share(records, bad, job.max_bad_share, bad_records(job))
-    writers, dropped = merge(job, request.outputs)
     save_bad_records(job, corpus_file(request.output, ".bad.jsonl"))
-    for writer in reversed(writers):  # what is held out first: its complement then says that both are there
+    check_bad_share(records, bad, job.max_bad_share, bad_records(job))
+    staging = job.folder.path / "corpus"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    writers, dropped = merge(job, [str(staging / Path(prefix).name) for prefix in request.outputs])
+    for writer, prefix in zip(writers, request.outputs, strict=True):
         facts = save_beside(writer.prefix, job.tokenizer, writer.token_counts)
-        _write_facts(writer, request, facts, {} if writer.prefix == request.heldout else dropped)
-    shutil.rmtree(job.folder.path, ignore_errors=True)
-    for writer in writers:
-        print(f"wrote {writer.prefix}: {writer.num_documents:,} documents, {writer.num_tokens:,} tokens")
+        _write_facts(writer, request, facts, {} if prefix == request.heldout else dropped)
+    flush_folder(staging)
+    _publish(request.outputs, staging)
+    remove_folder(job.folder.path)
+    for writer, prefix in zip(writers, request.outputs, strict=True):
+        print(f"wrote {prefix}: {writer.num_documents:,} documents, {writer.num_tokens:,} tokens")
     if progress:
         print(
             f"{progress.seconds:.1f} s, {progress.tokens / progress.seconds:,.0f} tokens/s; dropped {described(dropped)}"
         )
     if bad:
         print(f"the records that gave no document are named in {corpus_file(request.output, '.bad.jsonl')}")
+
+
+def _publish(prefixes: list[str], staging: Path) -> None:
+    """From the staging folder to their places; PREFIX.json last, and what is held out before what it is held out of.
+
+    A kill in the middle leaves no PREFIX.json, and the mark by which the next start knows that it may replace the rest.
+    """
+    mark = staging.parent / PUBLISHING
+    mark.touch()
+    flush_path(staging.parent)
+    for prefix in prefixes:  # from here on the old corpus, if there is one, is replaced
+        sidecar_path(prefix).unlink(missing_ok=True)
+    for prefix in reversed(prefixes):
+        staged = staging / Path(prefix).name
+        for end in (".bin", ".idx", ".token_counts.npy"):
+            corpus_file(staged, end).replace(corpus_file(prefix, end))
+        _replace_folder(corpus_file(staged, ".tokenizer"), corpus_file(prefix, ".tokenizer"))
+    for prefix in reversed(prefixes):
+        sidecar_path(staging / Path(prefix).name).replace(sidecar_path(prefix))
+        flush_path(sidecar_path(prefix).parent)
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Where both hold the same the old one stays: it may be the very tokenizer that --tokenizer names."""
+    if old.exists():
+        if sha256_of_folder(new) == sha256_of_folder(old):
+            return
+        old.rename(new.with_name("replaced.tokenizer"))
+    new.rename(old)
 
 
 def _wait_for_parts(job: Job) -> None:
@@ -95,7 +131,7 @@ def _count_bad(job: Job) -> tuple[int, Counter[str]]:
 def _write_facts(
     writer: IndexedDatasetWriter, request: Request, facts: TokenizerFacts, dropped: dict[str, int]
 ) -> None:
-    is_heldout, share = writer.prefix == request.heldout, request.cleaning.heldout_share
+    is_heldout, share = Path(writer.prefix).name == Path(request.heldout).name, request.cleaning.heldout_share
     sidecar = Sidecar(
         version=VERSION,
         tokenizer=facts,

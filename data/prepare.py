@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -109,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = parse(
         PrepareConfig, sys.argv[1:] if arguments is None else arguments, __doc__ or "", "python -m data.prepare"
     )
+    from data.mpi_crew import abort_ranks
+
     crew: Crew | None = None
     try:
         with _terminated_like_interrupted():
@@ -116,15 +119,20 @@ def main(arguments: list[str] | None = None) -> int:
             crew = _crew(config.output.workers)
             run(config, crew)
     except (ValueError, OSError) as error:
-        if is_first_rank():
+        if crew.is_first if crew else is_first_rank():
             print(f"error: {_one_line(error, config.output.output)}", file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         if is_first_rank():
             print("interrupted: no corpus was written; the same command goes on where it stopped", file=sys.stderr)
-        if crew:
-            crew.abort(_INTERRUPTED)
+        abort_ranks(_INTERRUPTED)
         return _INTERRUPTED
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        abort_ranks(1)
+        return 1
     return 0
 
 

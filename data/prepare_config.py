@@ -1,6 +1,7 @@
 """The flags of data.prepare. The parser needs nothing more, so nothing heavy is imported here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from data.sources.options import SourceOptions
@@ -47,6 +48,11 @@ class OutputConfig:
             raise ValueError("--input is empty, there is nothing to prepare. Give files, folders, globs, hf:NAME or -")
         if not self.output:
             raise ValueError("--output is empty. Give the prefix of the corpus to write, such as corpus/wiki")
+        name = Path(self.output).name
+        if self.output.endswith(("/", "/.", "/..")) or not name.isprintable() or not name:
+            raise ValueError(
+                f"--output {self.output!r} is no prefix of file names. Give one such as corpus/wiki, in printable characters"
+            )
         if bool(self.tokenizer) == bool(self.train_vocab):
             raise ValueError(
                 f"--tokenizer {self.tokenizer or '(none)'} and --train_vocab {self.train_vocab}: give exactly one of them, "

@@ -50,7 +50,7 @@ def test_help_documents_every_flag() -> None:
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_mistyped_flag_names_the_right_one_on_one_rank(rank: str) -> None:
     flags = ["--ds_config", "ds_configs/zero2_cpu.json", "--temprature", "3"]
-    result = run([sys.executable, "train.py", *flags], RANK=rank)
+    result = run([sys.executable, "train.py", *flags], RANK=rank, LOCAL_RANK=rank)
     assert result.returncode == 2
     if rank == "0":
         assert "--temprature" in result.stdout

@@ -18,13 +18,17 @@ _NO_CORPUS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "s
 
 
 def plan_inputs(
-    inputs: Sequence[str], options: SourceOptions, part_bytes: int, notes: list[str] | None = None
+    inputs: Sequence[str],
+    options: SourceOptions,
+    part_bytes: int,
+    notes: list[str] | None = None,
+    files: list[str] | None = None,
 ) -> list[Item]:
     """Everything to read, in units of work: each about part_bytes of input, or several parts of that size.
 
     An input is a file, a folder (every known file below it, sorted by path), a glob, `hf:NAME[:CONFIG[:SPLIT]]`, or the
     folder of a dataset that was saved, `FOLDER[:SPLIT]`. The plan depends on the arguments alone. `notes` receives lines for
-    the user, such as how many files of a folder are ignored.
+    the user, such as how many files of a folder are ignored, `files` the paths of all that is read.
     Errors: FileNotFoundError, ValueError; both name what was looked for.
     """
     assert part_bytes > 0
@@ -41,6 +45,8 @@ def plan_inputs(
             continue
         paths = list(_files_of(given, notes))
         times_given.update(paths)
+        if files is not None:
+            files += paths
         for path in paths:
             plan += _plan_file(path, options.text_field, part_bytes)
     repeated = [path for path, times in times_given.items() if times > 1]
@@ -86,7 +92,7 @@ def _files_of(given: str, notes: list[str]) -> Iterator[str]:
         found = sorted(glob.glob(path, recursive=True))
         if not found:
             raise FileNotFoundError(f"no file matches '{given}' in {os.getcwd()}. ** stands for folders of any depth")
-        files = (file for match in found for file in ([match] if os.path.isfile(match) else _walk(match)))
+        files = (file for match in found for file in (_walk(match) if os.path.isdir(match) else [match]))
         yield from _readable(given, sorted(set(files)), notes)
     else:
         raise FileNotFoundError(
@@ -95,10 +101,14 @@ def _files_of(given: str, notes: list[str]) -> Iterator[str]:
 
 
 def _walk(folder: str) -> list[str]:
-    """Every file below a folder, sorted by path; hidden ones and what links lead back to are left out."""
+    """Every file below a folder, sorted by path; hidden ones and what links lead back to are left out. Errors: OSError."""
+
+    def refuse(error: OSError) -> None:
+        raise error  # os.walk would leave the folder out
+
     files: list[str] = []
     seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -112,7 +122,7 @@ def _walk(folder: str) -> list[str]:
 def _readable(given: str, files: Sequence[str], notes: list[str]) -> Iterator[str]:
     """Those of the files that can be read; how many cannot is noted."""
     known = [path for path in files if os.path.basename(path) not in _NO_CORPUS and _kind_of(path) is not None]
-    known = [path for path in known if is_record_a_line(path)]
+    known = [path for path in known if not _is_prepared(path) and is_record_a_line(path)]
     if not known:
         raise ValueError(f"'{given}' has no file that can be read, of {len(files):,} files. {_KNOWN}")
     ignored = sorted(set(files) - set(known))
@@ -121,6 +131,14 @@ def _readable(given: str, files: Sequence[str], notes: list[str]) -> Iterator[st
         listed = ", ".join(f"{number:,} {ending}" for ending, number in endings)
         notes.append(f"'{given}': {len(known):,} files are read, {len(ignored):,} are ignored ({listed})")
     yield from known
+
+
+def _is_prepared(path: str) -> bool:
+    """Whether a file belongs to a corpus that data.prepare wrote, or is writing: no text to read again."""
+    if any(folder.endswith((".parts", ".tokenizer", ".cache")) for folder in Path(path).parts[:-1]):
+        return True
+    prefix = path.removesuffix(".json")
+    return path.endswith(".bad.jsonl") or (prefix != path and os.path.exists(f"{prefix}.idx"))
 
 
 _KNOWN = (

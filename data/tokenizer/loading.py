@@ -66,7 +66,9 @@ def _load_file(file: Path, config: dict[str, Any]) -> Tokenizer:
         return _load_wordpiece(file, names, config)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # `tokenizers` raises bare Exception for a file that it cannot parse
+    except BaseException as error:  # `tokenizers` raises bare Exception for a file that it cannot parse, or panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         wanted = "Give a tokenizer.json, a vocab.json with merges.txt, a vocab.txt or a SentencePiece .model"
         raise ValueError(f"'{file}' is not a tokenizer ({error}). {wanted}") from error
 

@@ -87,7 +87,7 @@ def test_a_single_corpus_streams_as_its_shuffle(corpora: list[Corpus]) -> None:
         epochs, ids = blend.stream(positions, seed=5)
         assert ids.tolist() == [i for epoch in expected for i in epoch]
         assert epochs.tolist() == (positions // size).tolist()
-        assert blend.identity() == {"corpora": [corpora[0].sha256], "weights": []}
+        assert blend.identity() == {"corpora": [f"{corpora[0].sha256} {corpora[0].index_sha256}"], "weights": []}
         assert epochs_by_name(blend, 9) == {}
 
 
