@@ -119,6 +119,8 @@ class Corpus:
             parts = [self._locate_few(ids[first : first + _AT_ONCE]) for first in range(0, max(len(ids), 1), _AT_ONCE)]
         except DamagedPageError:
             self._counts, self.note = replace_counts(self.dataset, self.max_length, self._piece)
+            if self._counts.num_sequences != self.num_sequences:
+                raise ValueError(_changed(self.dataset)) from None
             return self._locate(ids)
         if len(parts) == 1:
             return parts[0]

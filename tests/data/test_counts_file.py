@@ -239,6 +239,21 @@ def test_counts_that_contradict_the_lengths_are_refused(prefix: Path) -> None:
             corpus.lengths([sequence])
 
 
+def test_a_wrong_total_whose_pages_are_damaged_too_is_refused(prefix: Path) -> None:
+    """Counting again finds another number of sequences than the stream was made for."""
+    open_corpus(prefix)
+    content = bytearray(file_of(prefix).read_bytes())
+    total = struct.unpack_from("<q", content, 72 + 8)[0]
+    struct.pack_into("<q", content, 72 + 8, total + 1)
+    struct.pack_into("<I", content, 72 + 20, zlib.crc32(content[: 72 + 20]))
+    content[4100] ^= 1
+    file_of(prefix).write_bytes(content)
+    corpus = open_corpus(prefix)
+    assert corpus.num_sequences == total + 1
+    with pytest.raises(ValueError, match="other numbers"):
+        corpus.lengths([total])
+
+
 def test_half_a_file_is_left_to_its_writer_until_it_is_abandoned(prefix: Path) -> None:
     partial = Path(f"{file_of(prefix)}.partial")
     partial.parent.mkdir()
