@@ -84,7 +84,9 @@ def started(prefix: Path, process: subprocess.Popen[str]) -> list[psutil.Process
     return psutil.Process(process.pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_preparation_goes_on_where_it_was(
     tmp_path: Path, flags: list[object], expected: list[str], number: signal.Signals
 ) -> None:

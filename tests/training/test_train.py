@@ -184,6 +184,7 @@ def test_resume_after_a_kill_continues_bit_for_bit(toy: Toy, tmp_path: Path) -> 
     assert all(torch.equal(value, resumed_weights[name]) for name, value in weights.items())
 
 
+@pytest.mark.slow  # half a minute of compilation
 def test_compiled_run(toy: Toy, tmp_path: Path) -> None:
     """Under ZeRO-2 on two ranks: the losses of a plain run, and after the first update nothing is compiled again.
     Then with a teacher in 8 bit, whose drift is the first thing reported."""
