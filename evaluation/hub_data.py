@@ -82,4 +82,4 @@ def _example(task: Task, place: str, number: int, row: dict[str, Any]) -> Exampl
         raise ValueError(
             f"{place}, column 'label': {printable(repr(label))} is no label of {task.title}. Give a split with labels"
         )
-    return Example(str(number), texts, label)
+    return Example(str(number), texts, float(label) if task.kind is Kind.REGRESSION else label)

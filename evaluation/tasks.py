@@ -31,7 +31,7 @@ class Grid:
     """Where it was published."""
 
 
-# DistilBERT's authors publish none for their fine-tuning: these are the grids of the model that it imitates.
+# DistilBERT's authors publish none for their fine-tuning: these are the grids of what it distils.
 BERT_GLUE = Grid(
     batch_sizes=(32,),
     learning_rates=(5e-5, 4e-5, 3e-5, 2e-5),
@@ -51,7 +51,10 @@ ROBERTA_GLUE = Grid(
     batch_sizes=(16, 32),
     learning_rates=(1e-5, 2e-5, 3e-5),
     epochs=(10,),
-    source="Liu et al. 2019 (RoBERTa), table 10, for GLUE",
+    source="Liu et al. 2019 (RoBERTa), table 10",
+)
+ROBERTA_SQUAD = Grid(
+    batch_sizes=(48,), learning_rates=(1.5e-5,), epochs=(2,), source="Liu et al. 2019 (RoBERTa), table 10"
 )
 
 
@@ -77,7 +80,8 @@ class Task:
     """Labelled, never trained on; more than one are reported apart and count together."""
     hub: tuple[str, str | None] = ("nyu-mll/glue", None)
     """Repository and configuration."""
-    grid: Grid = BERT_GLUE
+    grids: tuple[Grid, ...] = (BERT_GLUE, ROBERTA_GLUE)
+    """Published ones, the one to start from first."""
 
     @property
     def num_outputs(self) -> int:
@@ -172,7 +176,7 @@ IMDB = Task(
     labels=("neg", "pos"),
     dev_splits=("test",),
     hub=("stanfordnlp/imdb", None),
-    grid=BERT_ANY,
+    grids=(BERT_ANY,),
 )
 SQUAD = Task(
     name="squad",
@@ -182,7 +186,7 @@ SQUAD = Task(
     metrics=("exact_match", "f1"),
     headline="f1",
     hub=("rajpurkar/squad", None),
-    grid=BERT_SQUAD,
+    grids=(BERT_SQUAD, ROBERTA_SQUAD),
 )
 TASKS = {task.name: task for task in (*GLUE, IMDB, SQUAD)}
 """By name."""
