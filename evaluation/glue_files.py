@@ -6,6 +6,7 @@ Fields are separated by tabs and never quoted: a quotation mark is part of its t
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from data.sources.record import not_utf8, printable
@@ -96,6 +97,8 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class _Row:
+    """A line and where it is."""
+
     file: Path
     line: int
     fields: tuple[str, ...]
@@ -112,52 +115,51 @@ def read_glue(task: Task, split: str, folder: Path) -> Split:
     layout = LAYOUTS[task.name]
     files = _files(task, split, layout, folder)
     dev_ids = _dev_ids(files.pop()) if files[-1].name == _DEV_IDS else None
-    cells: list[tuple[_Row, dict[str, str]]] = []
+    examples: list[Example] = []
     skipped: list[str] = []
+    rows_by_index: dict[str, _Row] = {}
     for file in files:
-        for row, problem, found in _cells(layout, _rows(file)):
-            if not problem:
-                if dev_ids is None or (tuple(found[name] for name in layout.pair_ids) in dev_ids) == (split != "train"):
-                    cells.append((row, found))
-            elif layout.skips_broken_rows:
-                skipped.append(f"{row}: {problem}")
-            else:
-                raise ValueError(f"{row}: {problem}. Is the file as it was published? Fields are never quoted")
-    if not cells:
+        for row, cells in _cells(layout, file, skipped):
+            if len(files) > 1:
+                _check_distinct(row, cells, rows_by_index)
+            if dev_ids is None or (tuple(cells[name] for name in layout.pair_ids) in dev_ids) == (split != "train"):
+                texts = tuple(cells[name] for name in layout.texts)
+                examples.append(Example(str(len(examples)), texts, _label(task, layout, row, cells[layout.label])))
+    if not examples:
         raise ValueError(f"{files[0]}: no examples of split '{split}'. Is the file complete?")
-    if len(skipped) > _MOST_SKIPPED * len(cells):
+    if len(skipped) > _MOST_SKIPPED * len(examples):
         raise ValueError(f"{skipped[0]}, and {len(skipped) - 1} rows more like it. Is the file as it was published?")
-    if len(files) > 1:
-        _check_distinct(cells)
-    examples = (
-        Example(
-            str(number), tuple(found[name] for name in layout.texts), _label(task, layout, row, found[layout.label])
-        )
-        for number, (row, found) in enumerate(cells)
-    )
     return Split(tuple(examples), tuple(files), tuple(skipped))
 
 
-def _cells(layout: Layout, rows: list[_Row]) -> Iterator[tuple[_Row, str, dict[str, str]]]:
-    """Each row of a file but its header, what is wrong with its number of fields (nothing: ""), column -> text."""
-    columns, has_header = _columns(layout, rows[0])
-    for row in rows[1:] if has_header else rows:
+def _cells(layout: Layout, file: Path, skipped: list[str]) -> Iterator[tuple[_Row, dict[str, str]]]:
+    """Each row of a file but its header, and its fields by column; adds to `skipped` those that may be left out."""
+    rows = _rows(file)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{file}: it is empty. Copy or download it again")
+    columns, has_header = _columns(layout, first)
+    for row in rows if has_header else chain([first], rows):
         problem = _width_problem(row, columns, 0 if has_header else layout.optional_columns)
-        yield row, problem, dict(zip(columns, row.fields, strict=False))
+        if not problem:
+            yield row, dict(zip(columns, row.fields, strict=False))
+        elif layout.skips_broken_rows:
+            skipped.append(f"{row}: {problem}")
+        else:
+            raise ValueError(f"{row}: {problem}. Is the file as it was published? Fields are never quoted")
 
 
-def _check_distinct(cells: list[tuple[_Row, dict[str, str]]]) -> None:
-    """A split in several files has no row twice, such as one of a dev file that bears a training file's name."""
-    seen: dict[str, _Row] = {}
-    for row, found in cells:
-        if (index := found.get("index")) is None:
-            continue  # CoLA's rows have no number, and some of its sentences occur twice
-        if index in seen:
-            raise ValueError(
-                f"{row}, column 'index': '{printable(index)}' is {seen[index]} as well. "
-                f"Leave out {row.file.name} if it is no part of this split"
-            )
-        seen[index] = row
+def _check_distinct(row: _Row, cells: dict[str, str], rows_by_index: dict[str, _Row]) -> None:
+    """A split in several files has no row twice, such as those of a dev file that bears a training file's name."""
+    index = cells.get("index")
+    if index is None:
+        return  # CoLA's rows have no number, and some of its sentences occur twice
+    if index in rows_by_index:
+        raise ValueError(
+            f"{row}, column 'index': '{printable(index)}' is {rows_by_index[index]} as well. "
+            f"Leave out {row.file.name} if it is no part of this split"
+        )
+    rows_by_index[index] = row
 
 
 def _files(task: Task, split: str, layout: Layout, folder: Path) -> list[Path]:
@@ -171,21 +173,16 @@ def _files(task: Task, split: str, layout: Layout, folder: Path) -> list[Path]:
     )
 
 
-def _rows(file: Path) -> list[_Row]:
-    """At least one. Empty lines are rows too: of a single, empty field."""
-    rows = []
-    lines = file.read_bytes().removeprefix(_BYTE_ORDER_MARK).split(b"\n")
-    if not lines[-1]:
-        lines.pop()  # behind the last line feed
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}, line {number}: {not_utf8(error.reason, error.start)}") from error
-        rows.append(_Row(file, number, tuple(text.split("\t"))))
-    if not rows:
-        raise ValueError(f"{file}: it is empty. Copy or download it again")
-    return rows
+def _rows(file: Path) -> Iterator[_Row]:
+    """Empty lines are rows too, of a single, empty field."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            content = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            try:
+                text = content.removesuffix(b"\n").removesuffix(b"\r").decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file}, line {number}: {not_utf8(error.reason, error.start)}") from error
+            yield _Row(file, number, tuple(text.split("\t")))
 
 
 def _columns(layout: Layout, first: _Row) -> tuple[tuple[str, ...], bool]:
@@ -235,8 +232,9 @@ def _label(task: Task, layout: Layout, row: _Row, text: str) -> int | float:
 
 def _dev_ids(file: Path) -> set[tuple[str, ...]]:
     """The pairs of sentences that GLUE took from MRPC's training file for its dev split."""
-    rows = _rows(file)
-    for row in rows:
+    pairs: set[tuple[str, ...]] = set()
+    for row in _rows(file):
         if len(row.fields) != 2:
             raise ValueError(f"{row}: {len(row.fields)} fields, not the ids of 2 sentences. Is it as it was published?")
-    return {row.fields for row in rows}
+        pairs.add(row.fields)
+    return pairs
