@@ -3,7 +3,7 @@
     python -m bench.speed_plain
     python -m bench.speed_plain --models teacher=runs/teacher student=runs/a/student --data STS-B/dev.tsv
 
-Batch 1, fp32, one thread. Both sides load the models for themselves, read the same token ids, and take turns over the rounds.
+Batch 1, fp32, one thread. Both sides load the models for themselves, read the same token ids, and take turns over rounds.
 They should agree within 5% where nothing else runs: what differs is who ran before, and how the clock is read.
 """
 

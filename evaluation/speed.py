@@ -23,12 +23,12 @@ class SpeedConfig:
     """What to measure, and on which texts."""
 
     models: tuple[str, ...]
-    """Each as NAME=FOLDER or FOLDER: Hugging Face folders with any of the usual heads; or the words bert-base and distilbert,
+    """Each as NAME=FOLDER or FOLDER: Hugging Face folders with any usual head; or the words bert-base and distilbert,
     those published shapes with random weights. All must share a vocabulary."""
     data: str = ""
     """Sentence pairs in the published format of STS-B (sts-dev.csv or dev.tsv): no header, 7 or 9 columns between tabs."""
     text: str = ""
-    """Instead of --data: a text file with one text a line. Without either: a synthetic set of lengths, named in the table."""
+    """Instead of --data: a text file with one text a line. Without either: synthetic lengths, as the table then says."""
     tokenizer: str = ""
     """Folder or vocabulary file that turns texts into tokens. Default: that of the first model's folder."""
     sentences: int = 256

@@ -21,14 +21,14 @@ from evaluation.speed_texts import SYNTHETIC, Texts, encode, read_lines, read_pa
 from evaluation.speed_timing import Seconds, Setting, measure, settings
 
 NOTES = """\
-Encoder: parameters as transformers' AutoModel counts them (embeddings, token types, layers and, for BERT and RoBERTa, the
-pooler; no head). With head: of the class in the second column, a decoder tied to the embeddings counted once. Weights: the
-files that transformers reads ("~": random weights, 4 bytes a parameter). Resident: of a process of its own after loading the
-model in fp32, and in brackets after its imports alone. ms: median of a text at batch 1 (10th to 90th percentile), each the
-median over rounds; +-: half the range of the rounds' medians. texts/s: padded batches of neighbours in the file. x: how many
-times as fast as the first model, the median over rounds. Timed is the forward pass of the whole model, head included, without
-tokenization, in inference mode; bf16 and fp16 are the weights' own precision, not autocast. The models took turns in one
-process."""
+Encoder: parameters as transformers' AutoModel counts them (embeddings, token types, layers and, for BERT and RoBERTa,
+the pooler; no head). With head: of the class in the second column, a decoder tied to the embeddings counted once.
+Weights: the files that transformers reads ("~": random weights, 4 bytes a parameter). Resident: of a process of its
+own after loading the model in fp32, and in brackets after its imports alone. ms: median of a text at batch 1 (10th to
+90th percentile), each the median over rounds; +-: half the range of the rounds' medians. texts/s: padded batches of
+neighbours in the file. x: how many times as fast as the first model, the median over rounds. Timed is the forward
+pass of the whole model, head included, without tokenization, in inference mode; bf16 and fp16 are the weights' own
+precision, not autocast. The models took turns in one process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class Report:
             "",
             f"    {command}",
             "",
-            f"{hardware()}. torch {torch.__version__}, transformers {importlib.metadata.version('transformers')}. Load average "
-            f"{self.loads[0]:.1f} before and {self.loads[1]:.1f} after. {texts}, {lengths[1]:.0f} tokens long "
+            f"{hardware()}. torch {torch.__version__}, transformers {importlib.metadata.version('transformers')}. "
+            f"Load average {self.loads[0]:.1f} before and {self.loads[1]:.1f} after. {texts}, {lengths[1]:.0f} tokens long "
             f"({lengths[0]:.0f} to {lengths[2]:.0f}), {self.config.rounds} rounds.",
             "",
             *table(["model", "class", *SIZE_COLUMNS, *map(heading, self.figures)], [self._row(n) for n in self.models]),

@@ -82,9 +82,9 @@ def encode(texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, max_length: i
     found = []
     for parts in zip(*encoded, strict=True):
         num_special = 2 if len(parts) == 1 else 2 + len(between)
-        parts = cut(list(parts), max_length - num_special)
-        middle = [] if len(parts) == 1 else [*between, *parts[1]]
-        found.append([*cls, *parts[0], *middle, *sep])
+        kept = cut(list(parts), max_length - num_special)
+        middle = [] if len(kept) == 1 else [*between, *kept[1]]
+        found.append([*cls, *kept[0], *middle, *sep])
     return found
 
 
@@ -94,7 +94,7 @@ def cut(parts: list[list[int]], room: int) -> list[list[int]]:
         return [parts[0][:room]]
     first, second = (len(part) for part in parts)
     if first + second > room:
-        if first < second:
+        if first <= second:
             first = min(first, room // 2)
             second = room - first
         else:

@@ -102,7 +102,7 @@ def measure(
     turn: int,
     pad_id: int,
 ) -> Seconds:
-    """Every model (fp32, CPU) over all texts in every setting, `rounds` times; `turn` texts of batch 1 before the next model.
+    """Every model (fp32, CPU) over all texts in every setting, `rounds` times; `turn` texts of batch 1, then the next.
 
     Rounds are outermost: a slow minute then costs each setting one of its rounds at most.
     """

@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import nn
 
+from command_line import parse
 from data.tokenizer import load_tokenizer
 from evaluation.speed import SpeedConfig, main
 from evaluation.speed_models import PUBLISHED, load, weight_files
@@ -42,21 +43,23 @@ def rows(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line[:1] == "|"]
 
 
-def test_the_command_measures_two_folders_and_writes_table_and_json(toy: Toy, student: Path, tmp_path: Path) -> None:
+def test_two_folders_are_measured_and_table_and_json_written(
+    toy: Toy, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("the balan sees the doret .\n\nthe doret .\nthe kisim likes the balan .\n")
     arguments = ["--models", f"teacher={toy.teacher}", f"student={student}", "--text", str(lines), "--rounds", "3"]
     arguments += ["--threads", "1", "--batch_size", "2", "--turn", "2"]
     results, figures = tmp_path / "RESULTS.md", tmp_path / "figures.json"
     results.write_text("# Measured\n")
-    command = [sys.executable, "-m", "evaluation.speed", *arguments, "--append", str(results), "--json", str(figures)]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert results.read_text() == f"# Measured\n\n{process.stdout}"
-    assert f"python -m evaluation.speed {' '.join(arguments)}" in process.stdout
-    assert "3 of the 3 texts of lines.txt" in process.stdout
-    assert "The heads differ (MaskedLM, SequenceClassification)" in process.stdout
-    header, _, first, second = rows(process.stdout)
+    config = parse(SpeedConfig, [*arguments, "--append", str(results), "--json", str(figures)], "")
+    assert main(config, "python -m evaluation.speed as in a test") == 0
+    printed = capsys.readouterr().out
+    assert results.read_text() == f"# Measured\n\n{printed}"
+    assert "    python -m evaluation.speed as in a test\n" in printed
+    assert "3 of the 3 texts of lines.txt" in printed
+    assert "The heads differ (MaskedLM, SequenceClassification)" in printed
+    header, _, first, second = rows(printed)
     ways = ["fp32, 1 thread: ms", "bf16, 1 thread: ms", "fp32, 1 thread: texts/s at 2", "bf16, 1 thread: texts/s at 2"]
     assert header[-4:] == ways
     assert first[:2] == ["teacher", "BertForMaskedLM"]
@@ -245,3 +248,15 @@ def test_texts_that_cannot_be_measured_are_refused(
 def test_flags_that_make_no_measurement_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="--"):
         SpeedConfig(**{"models": tuple(PUBLISHED), **options})
+
+
+def test_the_command_refuses_bad_flags_before_it_loads_torch() -> None:
+    check = (
+        "import runpy, sys\n"
+        "sys.argv = ['speed', '--models', 'bert-base', '--rounds', '0']\n"
+        "try: runpy.run_module('evaluation.speed', run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules\n"
+    )
+    process = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert "--rounds 0: at least 1 is needed" in process.stderr
