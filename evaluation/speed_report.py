@@ -8,44 +8,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 
 from data.tokenizer import load_tokenizer
 from evaluation.compare import named
-from evaluation.speed import SpeedConfig
+from evaluation.speed_config import SpeedConfig
+from evaluation.speed_figures import Figure, summarize
 from evaluation.speed_models import MB, PUBLISHED, LoadedModel, Memory, load, resident_memory
 from evaluation.speed_texts import SYNTHETIC, Texts, encode, read_lines, read_pairs, spread, synthetic
-from evaluation.speed_timing import Seconds, Setting, measure, settings
+from evaluation.speed_timing import Setting, measure, settings
 
 NOTES = """\
 Encoder: parameters as transformers' AutoModel counts them (embeddings, token types, layers and, for BERT and RoBERTa,
 the pooler; no head). With head: of the class in the second column, a decoder tied to the embeddings counted once.
 Weights: the files that transformers reads ("~": random weights, 4 bytes a parameter). Resident: of a process of its
-own after loading the model in fp32, and in brackets after its imports alone. ms: median of a text at batch 1 (10th to
-90th percentile), each the median over rounds; +-: half the range of the rounds' medians. texts/s: padded batches of
-neighbours in the file. x: how many times as fast as the first model, the median over rounds. Timed is the forward
-pass of the whole model, head included, without tokenization, in inference mode; bf16 and fp16 are the weights' own
-precision, not autocast. The models took turns in one process."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One model in one setting. Latency in ms a text at batch 1, throughput in texts/s at larger batches."""
-
-    median: float
-    p10: float
-    p90: float
-    """Over texts (latency) or batches (throughput) of a round; each of the three is the median over rounds."""
-    lowest: float
-    highest: float
-    """Of the rounds' medians."""
-    speed_up: float
-    """Over the first model: the median over rounds of the ratio of speeds."""
-    pass_seconds: float
-    """One pass over all texts of the file, from those measured."""
+own after the imports, after loading in fp32, and after one text; weights from safetensors are mapped and become
+resident when they are first used, random ones at once. ms: median of a text at batch 1 (10th to 90th percentile),
+each the median over rounds; +-: half the range of the rounds' medians. texts/s: padded batches of neighbours in the
+file. x: how many times as fast as the first model, the median over rounds. Timed is the forward pass of the whole
+model, head included, without tokenization, in inference mode; bf16 and fp16 are the weights' own precision, not
+autocast. The models took turns in one process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +107,7 @@ class Report:
             f"{sizes.parameters / 1e6:.1f} M",
             f"{'~' if sizes.folder_bytes is None else ''}{sizes.weights_bytes / MB:,.1f}",
             "" if sizes.folder_bytes is None else f"{sizes.folder_bytes / MB:,.1f}",
-            f"{memory.loaded / MB:,.0f} ({memory.imported / MB:,.0f})" if memory.loaded else "",
+            " / ".join(f"{size / MB:,.0f}" for size in (memory.imported, memory.loaded, memory.ran)),
         ]
         for way, by_model in self.figures.items():
             f = by_model[name]
@@ -142,7 +126,7 @@ class Report:
         ]
 
 
-SIZE_COLUMNS = ("encoder", "with head", "weights MB", "folder MB", "resident MB")
+SIZE_COLUMNS = ("encoder", "with head", "weights MB", "folder MB", "resident MB: imports / loaded / first text")
 
 
 def run(config: SpeedConfig) -> Report:
@@ -199,39 +183,6 @@ def read_texts(config: SpeedConfig, models: dict[str, LoadedModel]) -> Texts:
             )
     sample = [read[i] for i in spread(len(read), config.sentences)]
     return Texts(name=path.name, ids=encode(sample, tokenizer, max_length), total=len(read))
-
-
-def summarize(seconds: Seconds, num_texts: int, total: int) -> dict[Setting, dict[str, Figure]]:
-    """Seconds of batches -> figures; the first model of each setting is what the others are compared with."""
-    figures: dict[Setting, dict[str, Figure]] = {}
-    for way, by_model in seconds.items():
-        per_round = {name: [_speeds(way, took, num_texts) for took in rounds] for name, rounds in by_model.items()}
-        first = next(iter(per_round.values()))
-        figures[way] = {}
-        for name, rounds in per_round.items():
-            ratios = [mine[0] / theirs[0] for mine, theirs in zip(rounds, first, strict=True)]
-            middle, p10, p90 = (median(values) for values in zip(*rounds, strict=True))
-            speed_up = median(1 / ratio if way.batch_size == 1 else ratio for ratio in ratios)
-            figures[way][name] = Figure(
-                median=middle,
-                p10=p10,
-                p90=p90,
-                lowest=min(r[0] for r in rounds),
-                highest=max(r[0] for r in rounds),
-                speed_up=speed_up,
-                pass_seconds=median(sum(took) for took in by_model[name]) * total / num_texts,
-            )
-    return figures
-
-
-def _speeds(way: Setting, took: list[float], num_texts: int) -> tuple[float, float, float]:
-    """Of one round: what stands for it, and the 10th and 90th percentile."""
-    if way.batch_size == 1:
-        p10, middle, p90 = np.percentile(took, (10, 50, 90)) * 1e3
-        return float(middle), float(p10), float(p90)
-    sizes = [min(way.batch_size, num_texts - start) for start in range(0, num_texts, way.batch_size)]
-    p10, p90 = np.percentile([size / s for size, s in zip(sizes, took, strict=True)], (10, 90))
-    return num_texts / sum(took), float(p10), float(p90)
 
 
 def heading(way: Setting) -> str:
