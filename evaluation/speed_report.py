@@ -111,9 +111,9 @@ class Report:
         ]
         for way, by_model in self.figures.items():
             f = by_model[name]
-            half = (f.highest - f.lowest) / 2
+            half = (f.highest - f.lowest) / 2 / f.median
             tails = f" ({f.p10:.4g} to {f.p90:.4g})" if way.batch_size == 1 else ""
-            cells.append(f"{f.median:.4g} +-{half:.1f}{tails}, {f.speed_up:.2f}x")
+            cells.append(f"{f.median:.4g} +-{half:.0%}{tails}, {f.speed_up:.2f}x")
         return cells
 
     def _passes(self) -> list[str]:
