@@ -22,7 +22,7 @@ from training.ds_config import read_ds_config
 
 def load(toy: Toy, folder: Path, *, max_length: int = 24, **source: Any) -> Inputs:
     return InputLoader(
-        data=DataConfig(data=str(toy.train), max_length=max_length),
+        data=DataConfig(data=(str(toy.train),), max_length=max_length),
         source=StudentConfig(**source),
         ds=read_ds_config(str(ds_config(folder / "ds.json")), num_ranks=1, device_type="cpu"),
         ranks=Ranks(rank=0, num_ranks=1, device=torch.device("cpu")),
