@@ -19,6 +19,7 @@ def batch(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
     return token_ids, torch.cat([torch.arange(length) for length in lengths]), bounds, max(lengths)
 
 
+@pytest.mark.slow  # compiles
 def test_layers_compiled_in_place_give_the_same_gradients_for_every_number_of_tokens() -> None:
     """Dropout is on: its bits come from torch's generator in the same order, compiled or not."""
     shape = EncoderConfig(

@@ -91,6 +91,7 @@ def test_two_nodes_train_together(cluster: Cluster, flags: Flags, tmp_path: Path
     check_equal_to_an_undisturbed_run(run, flags("torchrun", max_updates=20))
 
 
+@pytest.mark.slow  # waits for SLURM
 def test_a_warning_saves_and_queues_again_and_changes_nothing(cluster: Cluster, flags: Flags, tmp_path: Path) -> None:
     """SIGUSR1 to the batch shell, as --signal sends it before the time limit."""
     run = tmp_path / "slurm"
@@ -121,6 +122,7 @@ def test_a_job_out_of_time_goes_on_where_it_was(cluster: Cluster, flags: Flags, 
     check_equal_to_an_undisturbed_run(run, flags("undisturbed", max_updates=4000))
 
 
+@pytest.mark.slow  # waits for SLURM
 def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Cluster, flags: Flags, tmp_path: Path) -> None:
     run = tmp_path / "slurm"
     job = cluster.submit(TWO_NODES, flags("slurm"), tmp_path / "log.txt")

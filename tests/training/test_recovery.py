@@ -126,6 +126,7 @@ def test_a_stop_inside_a_line_of_metrics_loses_nothing_of_it(
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow  # five runs one after the other
 def test_another_number_of_ranks_and_micro_batch(toy: Toy, tmp_path: Path) -> None:
     """1 -> 2 -> 4 -> 2 ranks, without dropout: the losses of one rank that never stopped, to rounding."""
     small = ds_config(tmp_path / "small.json", train_micro_batch_size_per_gpu=2)
