@@ -24,7 +24,7 @@ def write_by_hand(path: Path, documents: list[list[int]]) -> tuple[Index, int]:
     return index, size
 
 
-def expect(index: Index, document_lengths: list[int], piece: int) -> None:
+def assert_counted(index: Index, document_lengths: list[int], piece: int) -> None:
     """`find`, for every sequence, says what walking through the documents says."""
     pieces = [-(-length // piece) for length in document_lengths]
     groups = [sum(pieces[first : first + GROUP]) for first in range(0, len(pieces), GROUP)]
@@ -47,7 +47,7 @@ def test_counts_of_any_shape(
     documents = documents * repeats
     index, _ = write_by_hand(tmp_path_factory.mktemp("any") / "x.idx", documents)
     assert index.is_one_to_one == all(len(document) == 1 for document in documents)
-    expect(index, [sum(document) for document in documents], piece)
+    assert_counted(index, [sum(document) for document in documents], piece)
 
 
 @pytest.mark.parametrize("stored", [1, 2])
@@ -56,14 +56,14 @@ def test_documents_without_tokens_fill_groups_blocks_and_the_end(tmp_path: Path,
     documents = [nothing] * (DOCUMENTS_PER_BLOCK + 5) + [text] * 40 + [nothing] * (2 * DOCUMENTS_PER_BLOCK)
     documents += [text, *[nothing] * 31, text] + [nothing] * DOCUMENTS_PER_BLOCK
     index, _ = write_by_hand(tmp_path / "x.idx", documents)
-    expect(index, [sum(document) for document in documents], 4)
+    assert_counted(index, [sum(document) for document in documents], 4)
 
 
 @pytest.mark.parametrize("number", [1, 31, 32, 33, 2047, 2048, 2049])
 def test_any_number_of_documents(tmp_path: Path, number: int) -> None:
     lengths = np.random.default_rng(number).integers(0, 9, number).tolist()
     index, _ = write_by_hand(tmp_path / "x.idx", [[length] for length in lengths])
-    expect(index, lengths, 3)
+    assert_counted(index, lengths, 3)
     groups = np.arange(-(-number // GROUP))[::-1]
     padded = np.array(lengths + [0] * (-number % GROUP)).reshape(-1, GROUP)
     assert np.array_equal(index.group_lengths(groups), padded[::-1])
