@@ -114,10 +114,14 @@ class TaskResult:
 
 def write_result(result: TaskResult, folder: Path) -> None:
     """Atomically. Errors: OSError."""
-    raw = {"version": VERSION, **asdict(result)}
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(_without_nan(raw), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    write_json({"version": VERSION, **asdict(result)}, folder / FILE)
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Atomically, nan as null. Errors: OSError."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def read_result(folder: Path) -> TaskResult:
@@ -127,7 +131,7 @@ def read_result(folder: Path) -> TaskResult:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.pop("version") != VERSION or raw["task"] not in TASKS or not raw["runs"]:
             raise ValueError("another version or task")
-        raw["runs"] = tuple(_run(TASKS[raw["task"]], run) for run in raw["runs"])
+        raw["runs"] = tuple(read_run(TASKS[raw["task"]], run) for run in raw["runs"])
         raw["data"] = {
             split: SplitUsed(**{**used, "files": tuple(used["files"])}) for split, used in raw["data"].items()
         }
@@ -145,7 +149,8 @@ def read_results(folder: Path) -> Iterator[TaskResult]:
             yield read_result(folder / task)
 
 
-def _run(task: Task, raw: dict[str, Any]) -> TaskRun:
+def read_run(task: Task, raw: dict[str, Any]) -> TaskRun:
+    """Errors: KeyError, TypeError or ValueError where something is missing."""
     scores = {
         split: {
             metric: math.nan if raw["scores"][split][metric] is None else float(raw["scores"][split][metric])
