@@ -40,24 +40,24 @@ class Output:
 class BiLstm(nn.Module):
     """Both texts of a pair go through the same BiLSTM; the classifier sees u, v, u * v and |u - v|, or u alone."""
 
-    def __init__(self, config: BiLstmConfig) -> None:
+    def __init__(self, shape: BiLstmConfig) -> None:
         super().__init__()
-        self.config = config
-        width = 2 * config.hidden_size * (4 if config.is_pair else 1)
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_id)
-        self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, bidirectional=True, batch_first=True)
-        self.hidden = nn.Linear(width, config.classifier_size)
-        self.classifier = nn.Linear(config.classifier_size, config.num_labels)
-        self.dropout = nn.Dropout(config.dropout)
+        self.shape = shape  # what is called config the Trainer writes into
+        width = 2 * shape.hidden_size * (4 if shape.is_pair else 1)
+        self.embedding = nn.Embedding(shape.vocab_size, shape.embedding_size, padding_idx=shape.pad_id)
+        self.lstm = nn.LSTM(shape.embedding_size, shape.hidden_size, bidirectional=True, batch_first=True)
+        self.hidden = nn.Linear(width, shape.classifier_size)
+        self.classifier = nn.Linear(shape.classifier_size, shape.num_labels)
+        self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Output:
         """Both (B, L): [CLS] text [SEP], or [CLS] text [SEP] text [SEP], also with RoBERTa's two [SEP] between."""
-        separators = (input_ids == self.config.sep_id) & attention_mask.bool()
+        separators = (input_ids == self.shape.sep_id) & attention_mask.bool()
         ends = separators.int().argmax(dim=1)  # of the first text
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         words = attention_mask.bool() & ~separators
         features = self._read(input_ids, words & (positions < ends[:, None]) & (positions > 0))
-        if self.config.is_pair:
+        if self.shape.is_pair:
             u, v = features, self._read(input_ids, words & (positions > ends[:, None]))
             features = torch.cat([u, v, u * v, (u - v).abs()], dim=1)
         return Output(self.classifier(self.dropout(torch.relu(self.hidden(features)))))
@@ -66,7 +66,7 @@ class BiLstm(nn.Module):
         """(B, 2H) last states of both directions over the chosen tokens of each row; an empty text is one padding token."""
         lengths = chosen.sum(dim=1).clamp(min=1)
         order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, : int(lengths.max())]
-        tokens = torch.where(chosen, input_ids, self.config.pad_id).gather(1, order)
+        tokens = torch.where(chosen, input_ids, self.shape.pad_id).gather(1, order)
         packed = pack_padded_sequence(
             self.dropout(self.embedding(tokens)), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -77,7 +77,7 @@ class BiLstm(nn.Module):
         """config.json and model.safetensors; `load_bilstm` reads them."""
         save_file(self.state_dict(), folder / "model.safetensors")
         (folder / "config.json").write_text(
-            json.dumps({"model_type": "bilstm", **asdict(self.config)}, indent=2) + "\n"
+            json.dumps({"model_type": "bilstm", **asdict(self.shape)}, indent=2) + "\n"
         )
 
 

@@ -49,7 +49,8 @@ def check_ds_config(path: Path) -> None:
     ds = read_json(path)
     if ds.get("gradient_allreduce_op") == "sum":
         raise ValueError(
-            f"{path}: gradient_allreduce_op is sum, which fits train.py; fine-tuning averages. Use ds_configs/finetune/zero2.json"
+            f"{path}: gradient_allreduce_op is sum, which fits train.py; fine-tuning averages. "
+            "Use ds_configs/finetune/zero2.json"
         )
     if ds.get("zero_optimization", {}).get("stage", 0) > 2:
         raise ValueError(f"{path}: ZeRO stage 3 is for models that do not fit on a GPU. Use stage 1 or 2")

@@ -16,6 +16,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from data.tokenizer import vocabulary_fingerprint
 from evaluation.speed_models import weight_files
 from evaluation.tasks import Kind, Task
 from finetuning.bilstm import BiLstm, BiLstmConfig
@@ -148,6 +149,8 @@ def read_model_config(folder: Path) -> Any:
 
 def load_tokenizer(folder: Path) -> Any:
     """transformers' fast one. Errors: ValueError."""
+    if vocabulary_fingerprint(str(folder)) is None:  # transformers would make one of nothing but special tokens
+        raise ValueError(f"{folder} has no tokenizer. Copy vocab.txt or tokenizer.json there, with its configuration")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, use_fast=True)
     except Exception as error:  # transformers and tokenizers raise a dozen unrelated types

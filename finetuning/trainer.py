@@ -97,6 +97,7 @@ def make_trainer(
         use_cpu=not torch.cuda.is_available(),
         deepspeed=ds_config or None,
         train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,  # what is the loss's is no argument of the model
         save_strategy="no",
         logging_steps=max(1, updates // LOGS_PER_RUN),
         report_to=[],

@@ -13,7 +13,7 @@ def sentence(draw: random.Random) -> tuple[str, str]:
     return f"the {draw.choice(NOUNS)} {verb} the {draw.choice(NOUNS)} .", verb
 
 
-def write_sst2(folder: Path, num_train: int = 96, num_dev: int = 40) -> Path:
+def write_sst2(folder: Path, num_train: int = 256, num_dev: int = 40) -> Path:
     """Positive where somebody likes or hears: one word decides."""
     (folder / "SST-2").mkdir(parents=True)
     for name, count, seed in (("train", num_train, 0), ("dev", num_dev, 1)):
