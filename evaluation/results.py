@@ -116,7 +116,7 @@ def write_result(result: TaskResult, folder: Path) -> None:
     """Atomically. Errors: OSError."""
     raw = {"version": VERSION, **asdict(result)}
     partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(_without_nan(raw), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(without_nan(raw), indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / FILE)
 
 
@@ -131,6 +131,9 @@ def read_result(folder: Path) -> TaskResult:
         raw["data"] = {
             split: SplitUsed(**{**used, "files": tuple(used["files"])}) for split, used in raw["data"].items()
         }
+        missing = set(TASKS[raw["task"]].splits) - set(raw["data"])
+        if missing:
+            raise ValueError(f"it does not say what was read of {' and '.join(sorted(missing))}")
         return TaskResult(**raw)
     except FileNotFoundError:
         raise
@@ -142,19 +145,28 @@ def read_results(folder: Path) -> Iterator[TaskResult]:
     """Of every task that the folder has results of, in the tables' order. Errors: as `read_result`."""
     for task in TASKS:
         if (folder / task / FILE).is_file():
-            yield read_result(folder / task)
+            result = read_result(folder / task)
+            if result.task != task:
+                raise ValueError(
+                    f"{folder / task / FILE} is a result of {result.task}. Move it to {folder / result.task}"
+                )
+            yield result
 
 
 def _run(task: Task, raw: dict[str, Any]) -> TaskRun:
     scores = {
-        split: {
-            metric: math.nan if raw["scores"][split][metric] is None else float(raw["scores"][split][metric])
-            for metric in task.metrics
-        }
+        split: {metric: _fraction(metric, raw["scores"][split][metric]) for metric in task.metrics}
         for split in task.dev_splits
     }
     numbers = {key: math.nan if raw[key] is None else float(raw[key]) for key in ("train_loss", "seconds")}
     return TaskRun(cell=Cell(**raw["cell"]), seed=raw["seed"], scores=scores, remarks=raw["remarks"], **numbers)
+
+
+def _fraction(metric: str, value: float | None) -> float:
+    fraction = math.nan if value is None else float(value)
+    if abs(fraction) > 1 + 1e-6:  # a correlation of 1 may have been rounded up
+        raise ValueError(f"{metric} = {value} is no fraction")
+    return fraction
 
 
 def _median(values: Sequence[float]) -> float:
@@ -165,10 +177,10 @@ def _sortable(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no nan: null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _without_nan(part) for key, part in value.items()}
-    return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: without_nan(part) for key, part in value.items()}
+    return [without_nan(part) for part in value] if isinstance(value, list | tuple) else value
