@@ -33,7 +33,7 @@ def differences(student: TaskResult, teacher: TaskResult) -> tuple[str, ...]:
             found.append(f"{key} is {values[0]}, the teacher's {values[1]}")
     counts = [len(result.chosen_runs) for result in (student, teacher)]
     if counts[0] != counts[1]:
-        found.append(f"{counts[0]} seeds, the teacher {counts[1]}")
+        found.append(f"{counts[0]} seed{'s' if counts[0] > 1 else ''}, the teacher {counts[1]}")
     if set(student.by_cell) != set(teacher.by_cell):
         found.append(f"chosen from {_grid(list(student.by_cell))}, the teacher from {_grid(list(teacher.by_cell))}")
     return tuple(found)
@@ -60,4 +60,4 @@ def _grid(cells: Sequence[Cell]) -> str:
         "/".join(f"{value:g}" for value in sorted({getattr(cell, name) for cell in cells}))
         for name in ("batch_size", "learning_rate", "epochs")
     )
-    return f"batch size {batches}, learning rate {rates}, {epochs} epochs ({len(cells)} cells)"
+    return f"batch size {batches}, learning rate {rates}, {epochs} epochs ({len(cells)} cell{'s' if len(cells) > 1 else ''})"
