@@ -114,10 +114,14 @@ class TaskResult:
 
 def write_result(result: TaskResult, folder: Path) -> None:
     """Atomically. Errors: OSError."""
-    raw = {"version": VERSION, **asdict(result)}
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(without_nan(raw), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    write_json({"version": VERSION, **asdict(result)}, folder / FILE)
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Atomically, nan as null. Errors: OSError."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def read_result(folder: Path) -> TaskResult:
@@ -127,14 +131,15 @@ def read_result(folder: Path) -> TaskResult:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.pop("version") != VERSION or raw["task"] not in TASKS or not raw["runs"]:
             raise ValueError("another version or task")
-        raw["runs"] = tuple(_run(TASKS[raw["task"]], run) for run in raw["runs"])
+        raw["runs"] = tuple(read_run(TASKS[raw["task"]], run) for run in raw["runs"])
         raw["data"] = {
-            split: SplitUsed(**{**used, "files": tuple(used["files"])}) for split, used in raw["data"].items()
+            split: SplitUsed(**{**_checked(used, examples=int, of=int), "files": tuple(map(str, used["files"]))})
+            for split, used in raw["data"].items()
         }
         missing = set(TASKS[raw["task"]].splits) - set(raw["data"])
         if missing:
             raise ValueError(f"it does not say what was read of {' and '.join(sorted(missing))}")
-        return TaskResult(**raw)
+        return TaskResult(**_checked(raw, model=str, parameters=int, teacher=str, settings=dict, saved=str))
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -153,13 +158,24 @@ def read_results(folder: Path) -> Iterator[TaskResult]:
             yield result
 
 
-def _run(task: Task, raw: dict[str, Any]) -> TaskRun:
+def read_run(task: Task, raw: dict[str, Any]) -> TaskRun:
+    """Errors: KeyError, TypeError or ValueError where something is missing."""
     scores = {
         split: {metric: _fraction(metric, raw["scores"][split][metric]) for metric in task.metrics}
         for split in task.dev_splits
     }
     numbers = {key: math.nan if raw[key] is None else float(raw[key]) for key in ("train_loss", "seconds")}
-    return TaskRun(cell=Cell(**raw["cell"]), seed=raw["seed"], scores=scores, remarks=raw["remarks"], **numbers)
+    cell = Cell(**_checked(raw["cell"], batch_size=int, learning_rate=int | float, epochs=int))
+    _checked(raw, seed=int, remarks=dict)
+    return TaskRun(cell=cell, seed=raw["seed"], scores=scores, remarks=raw["remarks"], **numbers)
+
+
+def _checked(raw: dict[str, Any], **kinds: Any) -> dict[str, Any]:
+    """Errors: ValueError where a field is of another kind, KeyError where it is missing."""
+    for name, kind in kinds.items():
+        if not isinstance(raw[name], kind):
+            raise ValueError(f"{name} is {raw[name]!r}")
+    return raw
 
 
 def _fraction(metric: str, value: float | None) -> float:
@@ -177,10 +193,10 @@ def _sortable(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def without_nan(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     """JSON has no nan: null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: without_nan(part) for key, part in value.items()}
-    return [without_nan(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: _without_nan(part) for key, part in value.items()}
+    return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value

@@ -19,6 +19,7 @@ def main(config: TableConfig, command: str) -> int:
     """Exit code 2 and one line for input that does not fit."""
     # What reads the tasks' data comes with these, and --help has to answer at once.
     from evaluation.published import published
+    from evaluation.results import write_json
     from evaluation.sections import append_section
     from evaluation.table_figures import table_of
     from evaluation.table_report import Report
@@ -39,7 +40,7 @@ def main(config: TableConfig, command: str) -> int:
         if config.append:
             append_section(Path(config.append), section)
         if config.json:
-            Path(config.json).write_text(report.as_json(command), encoding="utf-8")
+            write_json(report.content(command), Path(config.json))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,11 +1,15 @@
 """Whether two results can be compared: in what else than the model they differ."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluation.results import Cell, SplitUsed, TaskResult
 from evaluation.tasks import TASKS
+
+_OF_THE_MODEL = ("weights", "init", "student_layers", "teacher_weights")
+"""Settings that say which model it is, and differ by right."""
+_EXAMPLES = "examples"
+"""The setting with a digest of each split."""
 
 
 def other_dev_set(student: TaskResult, teacher: TaskResult) -> str:
@@ -14,6 +18,8 @@ def other_dev_set(student: TaskResult, teacher: TaskResult) -> str:
         mine, theirs = student.data[split], teacher.data[split]
         if (mine.examples, mine.of) != (theirs.examples, theirs.of):
             return f"evaluated on {_size(mine)} ({split}), the teacher on {_size(theirs)}"
+        if _has_other_examples(student, teacher, split):
+            return f"evaluated on other examples than the teacher, though as many ({split})"
     return ""
 
 
@@ -23,14 +29,13 @@ def differences(student: TaskResult, teacher: TaskResult) -> tuple[str, ...]:
     mine, theirs = student.data["train"], teacher.data["train"]
     if (mine.examples, mine.of) != (theirs.examples, theirs.of):
         found.append(f"trained on {_size(mine)}, the teacher on {_size(theirs)}")
-    for split in TASKS[student.task].splits:
-        names = [" and ".join(_names(result.data[split])) for result in (student, teacher)]
-        if names[0] != names[1]:
-            found.append(f"{split} is of {names[0]}, the teacher's of {names[1]}")
-    for key in dict.fromkeys((*student.settings, *teacher.settings)):
-        values = [_setting(result.settings, key) for result in (student, teacher)]
-        if values[0] != values[1]:
-            found.append(f"{key} is {values[0]}, the teacher's {values[1]}")
+    elif _has_other_examples(student, teacher, "train"):
+        found.append("trained on other examples than the teacher, though as many")
+    if student.teacher != teacher.teacher:
+        found.append(
+            f"taught by {student.teacher or 'labels alone'}, the teacher by {teacher.teacher or 'labels alone'}"
+        )
+    found += _other_settings(student.settings, teacher.settings)
     counts = [len(result.chosen_runs) for result in (student, teacher)]
     if counts[0] != counts[1]:
         found.append(f"{counts[0]} seed{'s' if counts[0] > 1 else ''}, the teacher {counts[1]}")
@@ -45,13 +50,22 @@ def _size(split: SplitUsed) -> str:
     )
 
 
-def _names(split: SplitUsed) -> list[str]:
-    """Without folders: the same files may lie elsewhere."""
-    return [file if file.startswith("hf:") else Path(file).name for file in split.files]
+def _has_other_examples(student: TaskResult, teacher: TaskResult, split: str) -> bool:
+    """As far as both sides say."""
+    known = [result.settings.get(_EXAMPLES) for result in (student, teacher)]
+    digests = [some.get(split) for some in known if isinstance(some, Mapping)]
+    return len(set(digests)) == 2 and None not in digests
 
 
-def _setting(settings: Any, key: str) -> str:
-    return str(settings[key]) if key in settings else "not set"
+def _other_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    names = [name for name in dict.fromkeys((*mine, *theirs)) if name not in (*_OF_THE_MODEL, _EXAMPLES)]
+    for name in names:
+        if name in mine and name in theirs and str(mine[name]) != str(theirs[name]):
+            yield f"{name} is {mine[name]}, the teacher's {theirs[name]}"
+    for whom, some, others in (("student", mine, theirs), ("teacher", theirs, mine)):
+        alone = [f"{name} {some[name]}" for name in names if name in some and name not in others]
+        if alone:
+            yield f"for the {whom} alone: {', '.join(alone)}"
 
 
 def _grid(cells: Sequence[Cell]) -> str:

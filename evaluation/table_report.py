@@ -1,6 +1,5 @@
 """The table of tasks as Markdown and as JSON. The figures are those of evaluation.table_figures, rounded here alone."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluation.published import SOURCE
-from evaluation.results import without_nan
 from evaluation.sections import hardware, table
 from evaluation.table_figures import Retention, Table
 from evaluation.table_notes import METRICS, Notes, explained, measures, percent, shown, span, titles, without_data
@@ -63,9 +61,9 @@ class Report:
         ]
         return "\n".join(lines) + "\n"
 
-    def as_json(self, command: str) -> str:
-        """The same figures, not rounded; null where one is undefined."""
-        content = {
+    def content(self, command: str) -> dict[str, Any]:
+        """The same figures for JSON, not rounded."""
+        return {
             "command": command,
             "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "hardware": hardware(),
@@ -74,17 +72,16 @@ class Report:
             "remarks": self.remarks,
             "published": {"source": SOURCE, **_content(self.published)} if self.published else None,
         }
-        return json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n"
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [(t, m) for t in self.table.tasks for m in self.table.models if t in self.table.scores[m]]
 
     def _source(self, side: Side) -> str:
-        sizes = sorted({result.parameters for result in self.table.results[side.name].values()})
+        results = self.table.results[side.name].values()
+        sizes = sorted(result.parameters for result in results)
         millions = " to ".join(dict.fromkeys(f"{size / 1e6:.1f}" for size in (sizes[0], sizes[-1])))
-        return f"{side.name}: {side.folder}, {millions} M parameters" + (
-            f", results in {side.results}" if side.is_model else ""
-        )
+        models = " and ".join(dict.fromkeys(result.model for result in results))
+        return f"{side.name}: {models}, {millions} M parameters, results in {side.results}"
 
     def _explained(self, columns: Sequence[Task]) -> list[str]:
         """What a reader has to know of all of the figures."""

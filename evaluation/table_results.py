@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.results import FILE, TaskResult, read_results
 from evaluation.sections import named
 from evaluation.table_config import TableConfig
-from evaluation.task_data import read_split
+from evaluation.task_data import read_split, source_of
 from evaluation.tasks import GLUE, TASKS, Task
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "finetune.py"
@@ -121,14 +121,12 @@ def has_data(task: Task, data: str, is_only_task: bool) -> bool:
     """
     if data.startswith(_HUB):
         return True
-    root = Path(data).expanduser()
+    root, folder = Path(data).expanduser(), Path(source_of(task, data)).expanduser()
     if not root.is_dir():
         raise ValueError(
             f"--data {data}: there is no such folder. Give the one with glue/, imdb/ and squad/, or {_HUB}"
         )
-    below = root / ("glue" if task in GLUE else task.name)
-    folder = below if below.is_dir() else root
-    if task in GLUE and not (folder / task.title).is_dir() and not (folder is root and is_only_task):
+    if task in GLUE and not (folder / task.title).is_dir() and not (folder == root and is_only_task):
         return False  # GLUE's files have the same names in every folder: without the title it may be another task's
     try:
         for split in task.splits:
@@ -156,7 +154,8 @@ def _read(side: Side, config: TableConfig) -> list[TaskResult]:
 def _check_owner(side: Side) -> None:
     """Errors: ValueError where the results of a model folder are another model's."""
     for result in read_results(side.results) if side.is_model else ():
-        if Path(result.model).expanduser().resolve() != side.folder.resolve():
+        is_same = Path(result.model).expanduser().resolve() == side.folder.resolve()
+        if not is_same and not result.model.startswith(f"{side.folder}, "):  # how its start was changed
             raise ValueError(
                 f"{side.results / result.task / FILE} is of {result.model}, not of {side.folder}. Give another name, for "
                 f"example {side.name}2={side.folder}, or another --output"
@@ -168,12 +167,13 @@ def _remarks(side: Side, results: Sequence[TaskResult]) -> list[str]:
     models: dict[str, list[str]] = {}
     for result in results:
         title = TASKS[result.task].title
-        models.setdefault(result.model, []).append(title)
+        weights = result.settings.get("weights")
+        models.setdefault(f"{result.model}, weights {weights}" if weights else result.model, []).append(title)
         if side.is_model and _written(side.folder) > (side.results / result.task / FILE).stat().st_mtime:
             found.append(f"{side.name}: the result of {title} is older than the weights in {side.folder}")
     if len(models) > 1:
         some = "; ".join(f"{model} ({', '.join(titles)})" for model, titles in models.items())
-        found.append(f"{side.name}: its results are of several models: {some}")
+        found.append(f"{side.name}: its results are not of one model: {some}")
     return found
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import statistics
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def test_from_files_to_a_section_and_its_figures(pair: list[str], tmp_path: Path
     assert process.returncode == 0, process.stdout
     assert results.read_text() == f"# Measured\n\n{process.stdout}"
     assert f"    python -m evaluation.table --teacher {tmp_path / 'big'} --student half=" in process.stdout
-    assert f"big: {tmp_path / 'big'}, 66.4 M parameters" in process.stdout
+    assert f"big: runs/a/student, 66.4 M parameters, results in {tmp_path / 'big'}" in process.stdout
     header, _, *body = rows(process.stdout)
     titles = ["CoLA", "MNLI m/mm", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI", "GLUE score", "IMDb"]
     assert header == ["model", *titles, "SQuAD 1.1 EM/F1"]
@@ -219,6 +220,35 @@ def test_one_bad_file_is_named(
     assert reason in error
 
 
+def leaves(content: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Where a document has a value, containers among them."""
+    if path:
+        yield path
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, part in parts:
+        yield from leaves(part, (*path, key))
+
+
+def test_damage_anywhere_in_a_file_is_one_line_or_none(
+    pair: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.table_report.hardware", lambda: "a machine")
+    path = tmp_path / "small/rte" / FILE
+    whole = path.read_text()
+    for place in leaves(json.loads(whole)):
+        for junk in (None, "x", -1, 0.5, [], {}, [None]):
+            raw = part = json.loads(whole)
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = junk
+            path.write_text(json.dumps(raw))
+            code = command_line([*pair, "--tasks", "rte"])
+            printed = capfd.readouterr()
+            assert code in (0, 2), place
+            assert printed.err.count("\n") == (1 if code else 0), (place, junk, printed.err)
+            assert bool(printed.out) != bool(code)
+
+
 def test_folders_and_names_that_do_not_fit_are_refused(
     pair: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,7 +344,7 @@ def test_a_models_missing_tasks_are_fine_tuned_once(models: Path, capfd: pytest.
     assert student == ["student", "no data", "50.0", "no data", "50.0"]
     assert kept == ["retention of student, %", "-", "62.5", "-", "62.5"]
     assert "There is no data of CoLA, SST-2." in printed.out
-    assert "results in runs/table/student" in printed.out
+    assert "student: student, 66.4 M parameters, results in runs/table/student" in printed.out
     assert [len(one.runs) for one in read_results(models / "runs/table/student")] == [2]
     shutil.rmtree(models / "data")
     (models / "data").mkdir()
@@ -355,12 +385,20 @@ def test_results_of_another_model_or_of_other_weights(models: Path, capfd: pytes
     assert command_line(flags) == 0
     printed = capfd.readouterr().out
     assert "older than the weights" not in printed
-    assert "- student: its results are of several models: ./student (CoLA); student (RTE)." in printed
+    assert "- student: its results are not of one model: ./student (CoLA); student (RTE)." in printed
     (models / "student/model.safetensors").touch()
     os.utime(models / "runs/table/student/rte" / FILE, (0, 0))
     assert command_line(flags) == 0
     printed = capfd.readouterr().out
     assert "- student: the result of RTE is older than the weights in student." in printed
+    some = [
+        result(t, 0.5, model="student, random start", settings={"weights": w}) for t, w in (("rte", 1), ("cola", 2))
+    ]
+    write(models / "runs/table/student", *some)
+    assert command_line(flags) == 0
+    printed = capfd.readouterr().out
+    assert "student, random start, weights 2 (CoLA); student, random start, weights 1 (RTE)" in printed
+    assert "student: student, random start, 66.4 M parameters, results in runs/table/student" in printed
     write(models / "runs/table/student", replace(result("rte", 0.5), model="broken"))
     assert "rte/result.json is of broken, not of student" in refusal(capfd, *flags)
 

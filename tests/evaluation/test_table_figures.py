@@ -163,8 +163,12 @@ def test_a_seed_that_is_undefined_is_not_left_out_of_a_median() -> None:
     assert math.isnan(score.spread.median)
     assert (score.spread.lowest, score.spread.highest, score.spread.undefined) == (0.7, 0.9, 1)
     assert score.remarks == ("STS-B, spearman: all equal (seed 1)",)
-    whole = result("stsb", cells={CELL: (0.7, NAN, 0.9), OTHER: (0.1, 0.2, 0.3)})
+    two = result("stsb", cells={CELL: (0.7, NAN, 0.9), OTHER: (0.1, 0.2, 0.3)})
+    whole = replace(
+        two, runs=tuple(replace(run, remarks={"spearman": "all equal"}) for run in two.runs[:3]) + two.runs[3:]
+    )
     assert of(result("stsb", 0.8), whole).scores["student"]["stsb"].value == 0.2
+    assert of(result("stsb", 0.8), whole).scores["student"]["stsb"].remarks == ()
     none = of(result("stsb", 0.8), result("stsb", NAN, NAN)).scores["student"]["stsb"].spread
     assert none is not None
     assert math.isnan(none.lowest)
@@ -219,19 +223,31 @@ def test_what_else_differs_is_said() -> None:
     assert retention.value == pytest.approx(0.55 / 0.6)
     assert retention.remarks == (
         "max_length is 64, the teacher's 128",
-        "temperature is 2.0, the teacher's not set",
-        "precision is not set, the teacher's bf16",
+        "for the student alone: temperature 2.0",
+        "for the teacher alone: precision bf16",
         "2 seeds, the teacher 3",
         "chosen from batch size 32, learning rate 2e-05/5e-05, 3 epochs (2 cells), the teacher from batch size 32, "
         "learning rate 5e-05, 3 epochs (1 cell)",
     )
-    hub = {split: replace(used, files=("hf:",)) for split, used in student.data.items()}
     moved = {split: replace(used, files=(f"/elsewhere/{split}.tsv",)) for split, used in student.data.items()}
-    assert of(student, replace(student, data=moved)).retention["student"]["rte"].remarks == ()
-    assert of(student, replace(student, data=hub)).retention["student"]["rte"].remarks == (
-        "train is of hf:, the teacher's of train.tsv",
-        "validation is of hf:, the teacher's of validation.tsv",
-    )
+    other = student.settings | {"weights": "ab"}  # type: ignore[operator]
+    assert of(student, replace(student, data=moved, settings=other)).retention["student"]["rte"].remarks == ()
+    taught = of(student, replace(student, teacher="runs/big/rte/model"))
+    assert taught.retention["student"]["rte"].remarks == ("taught by runs/big/rte/model, the teacher by labels alone",)
+    assert taught.scores["student"]["rte"].remarks == ("RTE: a second distillation, taught by runs/big/rte/model",)
+
+
+def test_as_many_but_other_examples_are_other_dev_sets() -> None:
+    sides = [
+        result("rte", 0.6, settings={"examples": {"train": train, "validation": dev}}) for train, dev in ("ab", "cb")
+    ]
+    retention = of(*sides).retention["student"]["rte"]
+    assert retention.value == 1
+    assert retention.remarks == ("trained on other examples than the teacher, though as many",)
+    sides[1] = replace(sides[1], settings={"examples": {"train": "a", "validation": "c"}})
+    retention = of(*sides).retention["student"]["rte"]
+    assert math.isnan(retention.value)
+    assert retention.why == "evaluated on other examples than the teacher, though as many (validation)"
 
 
 def test_the_papers_rows_imply_its_97_per_cent() -> None:
