@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from evaluation.results import TaskResult
 from evaluation.table_figures import Table
-from evaluation.tasks import SQUAD, TASKS, Task
+from evaluation.tasks import IMDB, SQUAD, TASKS, Task
 
 METRICS = {
     "accuracy": "accuracy",
@@ -59,9 +59,11 @@ def measures(columns: Sequence[Task]) -> str:
             what = f"the mean of {what}, as GLUE counts it"
         kinds.setdefault(what, []).append(task.title)
     listed = "; ".join(f"{', '.join(names)}: {what}" for what, names in kinds.items())
+    of = "In per cent, on dev" + (" (IMDb: test)" if IMDB in columns else "")
+    halves = " MNLI's two dev sets count as their mean." if any(len(task.dev_splits) > 1 for task in columns) else ""
     return (
-        f"In per cent, on dev (IMDb: test). {listed}. MNLI's two dev sets count as their mean. Retention is student / "
-        "teacher; of the mean it is the ratio of the means."
+        f"{of}. {listed}.{halves} Retention is student / teacher, of the mean the ratio of the means, and counted from 0: "
+        "who always says the most frequent class retains much of an accuracy, and a teacher near that shows little."
     )
 
 

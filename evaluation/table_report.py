@@ -93,7 +93,10 @@ class Report:
         if any(task in GLUE for task in columns) and not macro:
             found.append("**No mean over GLUE's tasks**: there is none that all models have.")
         elif macro and not macro.is_glue_score:
-            missing = [f"{TASKS[task].title} ({', '.join(models)})" for task, models in macro.missing.items()]
+            missing = [
+                TASKS[task].title + ("" if models == self.table.models else f" ({', '.join(models)})")
+                for task, models in macro.missing.items()
+            ]
             found.append(
                 f"**The mean is not GLUE's score**, which is of all nine tasks. Missing: {', '.join(missing)}. It is over "
                 "the tasks that all models here have, and can be compared only with a mean over the same."
@@ -101,8 +104,8 @@ class Report:
         if self.published:
             found.append(
                 f"Rows of {SOURCE} are their figures, not measured here: medians of 5 runs on dev, one figure for MNLI; "
-                "(D): a second distillation during fine-tuning. Their retention is computed from them, their mean over the "
-                "same tasks as ours."
+                "(D): a second distillation during fine-tuning. Their retention and their mean, over the same tasks as "
+                "ours, are computed from them."
             )
         return found
 

@@ -113,7 +113,7 @@ def test_what_is_missing_undefined_or_unlike_is_marked(tmp_path: Path, capsys: p
     ][:5]
     assert "mean of 3 of GLUE's 9 (CoLA, RTE, SST-2)" in header
     assert "**The mean is not GLUE's score**" in printed
-    assert "STS-B (a|b)" in printed
+    assert "Missing: MNLI, MRPC, QNLI, QQP, STS-B (a|b), WNLI. " in printed
     assert small[0] == "a\\|b"
     assert {len(row) for row in (header, big, small, kept)} == {13}
 

@@ -263,3 +263,4 @@ def test_the_papers_rows_imply_its_97_per_cent() -> None:
     assert fewer.macro is not None
     assert fewer.macro.scores == pytest.approx({base: 0.693, distil: 0.599})
     assert fewer.tasks == ("rte", "squad")
+    assert published(("rte",), ("rte",)).models == (base, distil)
