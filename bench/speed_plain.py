@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from command_line import parse
-from evaluation.compare import named
+from evaluation.sections import hardware, named, table
 from evaluation.speed_config import SpeedConfig
 from evaluation.speed_models import load
-from evaluation.speed_report import hardware, read_texts, table
+from evaluation.speed_report import read_texts
 from evaluation.speed_timing import Setting, measure, num_threads
 
 

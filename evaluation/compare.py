@@ -5,7 +5,6 @@ python -m evaluation.compare --teacher runs/teacher/student --students distilled
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from command_line import parse
 
@@ -43,6 +42,7 @@ import torch
 from data.batching import Batch, Corpus, FixedBatches, fixed_batches
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.heldout import evaluate
+from evaluation.sections import named
 from model.attention import choose_attention
 from model.bert import MaskedLanguageModel
 from model.hub import load_model, resolve_folder
@@ -81,14 +81,6 @@ def compare(config: CompareConfig) -> dict[str, dict[str, float]]:
     for name, speed in sentences_per_second(models, batches, device).items():
         figures[name]["sentences_per_second"] = speed
     return figures
-
-
-def named(student: str) -> tuple[str, str]:
-    """NAME=FOLDER, or FOLDER alone under its own name; a folder may have = in its path."""
-    name, separator, folder = student.partition("=")
-    if Path(student).is_dir() or not separator:
-        return Path(student).name, student
-    return name, folder
 
 
 def load(name: str, corpus: Corpus, device: torch.device) -> MaskedLanguageModel:

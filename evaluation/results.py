@@ -133,9 +133,13 @@ def read_result(folder: Path) -> TaskResult:
             raise ValueError("another version or task")
         raw["runs"] = tuple(read_run(TASKS[raw["task"]], run) for run in raw["runs"])
         raw["data"] = {
-            split: SplitUsed(**{**used, "files": tuple(used["files"])}) for split, used in raw["data"].items()
+            split: SplitUsed(**{**_checked(used, examples=int, of=int), "files": tuple(map(str, used["files"]))})
+            for split, used in raw["data"].items()
         }
-        return TaskResult(**raw)
+        missing = set(TASKS[raw["task"]].splits) - set(raw["data"])
+        if missing:
+            raise ValueError(f"it does not say what was read of {' and '.join(sorted(missing))}")
+        return TaskResult(**_checked(raw, model=str, parameters=int, teacher=str, settings=dict, saved=str))
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,20 +150,39 @@ def read_results(folder: Path) -> Iterator[TaskResult]:
     """Of every task that the folder has results of, in the tables' order. Errors: as `read_result`."""
     for task in TASKS:
         if (folder / task / FILE).is_file():
-            yield read_result(folder / task)
+            result = read_result(folder / task)
+            if result.task != task:
+                raise ValueError(
+                    f"{folder / task / FILE} is a result of {result.task}. Move it to {folder / result.task}"
+                )
+            yield result
 
 
 def read_run(task: Task, raw: dict[str, Any]) -> TaskRun:
     """Errors: KeyError, TypeError or ValueError where something is missing."""
     scores = {
-        split: {
-            metric: math.nan if raw["scores"][split][metric] is None else float(raw["scores"][split][metric])
-            for metric in task.metrics
-        }
+        split: {metric: _fraction(metric, raw["scores"][split][metric]) for metric in task.metrics}
         for split in task.dev_splits
     }
     numbers = {key: math.nan if raw[key] is None else float(raw[key]) for key in ("train_loss", "seconds")}
-    return TaskRun(cell=Cell(**raw["cell"]), seed=raw["seed"], scores=scores, remarks=raw["remarks"], **numbers)
+    cell = Cell(**_checked(raw["cell"], batch_size=int, learning_rate=int | float, epochs=int))
+    _checked(raw, seed=int, remarks=dict)
+    return TaskRun(cell=cell, seed=raw["seed"], scores=scores, remarks=raw["remarks"], **numbers)
+
+
+def _checked(raw: dict[str, Any], **kinds: Any) -> dict[str, Any]:
+    """Errors: ValueError where a field is of another kind, KeyError where it is missing."""
+    for name, kind in kinds.items():
+        if not isinstance(raw[name], kind):
+            raise ValueError(f"{name} is {raw[name]!r}")
+    return raw
+
+
+def _fraction(metric: str, value: float | None) -> float:
+    fraction = math.nan if value is None else float(value)
+    if abs(fraction) > 1 + 1e-6:  # a correlation of 1 may have been rounded up
+        raise ValueError(f"{metric} = {value} is no fraction")
+    return fraction
 
 
 def _median(values: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from command_line import parse
+from evaluation.sections import append_section
 from evaluation.speed_config import SpeedConfig
 
 
@@ -29,10 +30,7 @@ def main(config: SpeedConfig, command: str) -> int:
     section = report.markdown(command)
     print(section, end="")
     if config.append:
-        path = Path(config.append)
-        gap = "\n" if path.exists() and path.stat().st_size else ""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(gap + section)
+        append_section(Path(config.append), section)
     if config.json:
         Path(config.json).write_text(report.as_json(command), encoding="utf-8")
     return 0

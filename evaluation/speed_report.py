@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from data.tokenizer import load_tokenizer
-from evaluation.compare import named
+from evaluation.sections import hardware, named, table
 from evaluation.speed_config import SpeedConfig
 from evaluation.speed_figures import Figure, summarize
 from evaluation.speed_models import MB, PUBLISHED, LoadedModel, Memory, load, resident_memory
@@ -192,16 +191,3 @@ def heading(way: Setting) -> str:
 def head_of(model: LoadedModel) -> str:
     """ForMaskedLM of BertForMaskedLM, for example."""
     return type(model.module).__name__.partition("For")[2] or "none"
-
-
-def hardware() -> str:
-    """Accelerator where there is one, processor and cores."""
-    info = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cpu = f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-    return f"{torch.cuda.get_device_name()}; {cpu}" if torch.cuda.is_available() else cpu
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

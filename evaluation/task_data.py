@@ -16,6 +16,12 @@ from evaluation.squad_files import read_squad
 from evaluation.tasks import GLUE, IMDB, SQUAD, Task
 
 _HUB = "hf:"
+_FOLDERS = {
+    **{task.name: ("glue", "GLUE") for task in GLUE},
+    IMDB.name: ("imdb", "IMDb"),
+    SQUAD.name: ("squad", "SQuAD"),
+}
+"""Where a task's files are below a folder that has several tasks'."""
 _SQUAD_FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
 
 
@@ -42,6 +48,12 @@ def read_split(task: Task, split: str, source: str) -> Split:
         return _read_imdb(_existing(task, path, tuple(f"{split}.jsonl{suffix}" for suffix in ("", *COMPRESSIONS))))
     assert task in GLUE
     return read_glue(task, split, path / task.title if (path / task.title).is_dir() else path)
+
+
+def source_of(task: Task, data: str) -> str:
+    """The task's own place in `data`, which may be a folder with glue/, imdb/ and squad/ in it; for `read_split`."""
+    below = [Path(data).expanduser() / name for name in _FOLDERS[task.name]]
+    return next((str(folder) for folder in below if not data.startswith(_HUB) and folder.is_dir()), data)
 
 
 def _existing(task: Task, folder: Path, names: tuple[str, ...]) -> Path:

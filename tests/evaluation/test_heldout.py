@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from data.batching import Corpus, FixedBatches, fixed_batches
-from evaluation.compare import CompareConfig, as_table, compare, named
+from evaluation.compare import CompareConfig, as_table, compare
 from evaluation.heldout import evaluate, frequency_loss
+from evaluation.sections import named
 from model.hub import load_model, save_model
 from model.student import make_student
 from tests.conftest import Toy
