@@ -76,9 +76,7 @@ class BiLstm(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """config.json and model.safetensors; `load_bilstm` reads them."""
         save_file(self.state_dict(), folder / "model.safetensors")
-        (folder / "config.json").write_text(
-            json.dumps({"model_type": "bilstm", **asdict(self.shape)}, indent=2) + "\n"
-        )
+        (folder / "config.json").write_text(json.dumps({"model_type": "bilstm", **asdict(self.shape)}, indent=2) + "\n")
 
 
 def load_bilstm(folder: Path) -> BiLstm:

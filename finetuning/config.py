@@ -39,7 +39,7 @@ class FinetuneConfig:
     max_length: int = 0
     """Longest input in tokens. Default: 128 for GLUE, 512 for IMDb, 384 for SQuAD."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the products (autocast); weights stay in fp32. auto: bf16 on GPUs that have it, else fp32."""
+    """Of the products (autocast); weights stay in fp32. auto: bf16 where GPU or CPU multiply it, else fp32."""
     ds_config: str = ""
     """DeepSpeed JSON in the form of transformers' Trainer ("auto" values), under the deepspeed launcher or torchrun."""
     train_examples: int = 0

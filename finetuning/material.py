@@ -11,20 +11,13 @@ import torch
 
 from evaluation.examples import Example, Split
 from evaluation.results import SplitUsed
-from evaluation.task_data import read_split
-from evaluation.tasks import GLUE, IMDB, SQUAD, Kind, Task
+from evaluation.task_data import read_split, source_of
+from evaluation.tasks import Kind, Task
 from finetuning.config import FinetuneConfig
 from finetuning.features import INPUTS, Collator, Feature, classification_features, subset
 from finetuning.predicting import predict
 from finetuning.spans import Window, span_features
 from finetuning.starts import load_task_model, load_tokenizer, num_positions
-
-FOLDERS = {
-    **{task.name: ("glue", "GLUE") for task in GLUE},
-    IMDB.name: ("imdb", "IMDb"),
-    SQUAD.name: ("squad", "SQuAD"),
-}
-"""Where a task's files are below a folder that has several tasks'."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +38,6 @@ class Inputs:
     features: list[Feature]
     windows: list[Window]
     """Of spans."""
-
-
-def source_of(task: Task, data: str) -> str:
-    """The task's own place in `data`."""
-    below = [Path(data).expanduser() / name for name in FOLDERS[task.name]]
-    return next((str(folder) for folder in below if not data.startswith("hf:") and folder.is_dir()), data)
 
 
 def read_parts(config: FinetuneConfig, task: Task) -> dict[str, Part]:

@@ -22,6 +22,7 @@ from finetuning.objective import Weights
 from finetuning.scoring import score_split
 from finetuning.starts import Start, choose_start, digest_of
 from finetuning.trainer import make_trainer, split_batch
+from model.teacher import cpu_multiplies_bf16
 
 RUN = "run.json"
 
@@ -83,17 +84,18 @@ def prepare(config: FinetuneConfig, task: Task) -> Session:
         parts=read_parts(config, task),
         cells=cells,
         max_length=min(longest, start.max_length),
-        dtype=choose_dtype(config.precision),
+        dtype=choose_autocast(config.precision),
     )
     _check_settings(session)
     return session
 
 
-def choose_dtype(precision: str) -> torch.dtype | None:
-    """Of autocast. Errors: ValueError for fp16 without a GPU."""
+def choose_autocast(precision: str) -> torch.dtype | None:
+    """None for fp32. Errors: ValueError for fp16 without a GPU."""
     on_gpu = torch.cuda.is_available()
     if precision == "auto":
-        return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else None
+        multiplies_bf16 = torch.cuda.is_bf16_supported() if on_gpu else cpu_multiplies_bf16()
+        return torch.bfloat16 if multiplies_bf16 else None
     if precision == "fp16" and not on_gpu:
         raise ValueError("--precision fp16 needs a GPU. Use bf16 or fp32")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -25,9 +25,14 @@ def choose_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
         return DTYPES[wanted], "asked for"
     if device.type == "cuda":
         return torch.float16, "half precision on CUDA"
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported():
+    if cpu_multiplies_bf16():
         return torch.bfloat16, "this CPU multiplies bf16 natively"
     return torch.float32, "this CPU has no bf16 instructions"
+
+
+def cpu_multiplies_bf16() -> bool:
+    """With instructions of its own; others compute it in fp32, slowly."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 
 
 def _choose_beside_float8(device: torch.device) -> tuple[torch.dtype, str]:

@@ -7,15 +7,27 @@ import pytest
 
 from tests.launch import ROOT
 
-PACKAGES = ("data", "model", "training", "evaluation", "launcher", "bench")
+PACKAGES = ("data", "model", "training", "evaluation", "finetuning", "launcher", "bench")
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},
     "training": {"training"},
     "evaluation": {"evaluation", "data", "model"},
+    "finetuning": {"finetuning", "evaluation", "data", "model"},
     "launcher": {"launcher", "data", "model", "training"},
 }
-SCRIPTS = ("train", "trainer", "run_state", "incidents", "export", "inputs", "planning", "plan_report", "command_line")
+SCRIPTS = (
+    "train",
+    "trainer",
+    "finetune",
+    "run_state",
+    "incidents",
+    "export",
+    "inputs",
+    "planning",
+    "plan_report",
+    "command_line",
+)
 FILES = [*(ROOT / f"{name}.py" for name in SCRIPTS), *(f for p in PACKAGES for f in sorted((ROOT / p).rglob("*.py")))]
 
 

@@ -11,6 +11,8 @@ COMMANDS = {
     "train": ["train.py"],
     "prepare": ["-m", "data.prepare"],
     "compare": ["-m", "evaluation.compare"],
+    "finetune": ["finetune.py"],
+    "table": ["-m", "evaluation.table"],
     "doctor": ["-m", "launcher.doctor"],
 }
 
