@@ -1,0 +1,89 @@
+#!/bin/bash
+# What a student is worth, measured on this machine: a teacher into students of half its layers, distilled and from a random
+# start; each fine-tuned on the tasks whose data is here; a second distillation on SQuAD; the table, and the size and speed.
+# Resumable: what is there is not run again. Subsets are named in the table.
+#
+#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students tasks squad2 tables
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
+
+DATA=${DATA:-../shared/data}              # wiki/, books/, glue/, imdb/, squad/
+TEACHER=${TEACHER:-../shared/models/minilm-l6-h384-mlm}
+CORPUS=${CORPUS:-corpus/real}
+RUNS=${RUNS:-runs/real}
+UPDATES=${UPDATES:-400}                   # of 64 sequences of up to 128 tokens
+SEEDS=${SEEDS:-3}
+export OMP_NUM_THREADS=1                  # two jobs at a time, a core each
+
+STUDENTS=(distilled random)
+declare -A START=([distilled]="" [random]="--student_init random")
+
+corpus() {
+  [ -e "$CORPUS/wiki.json" ] || python -m data.prepare --input "$DATA"/wiki/en-2018-0[0-9].jsonl.xz --tokenizer "$TEACHER" --output "$CORPUS/wiki"
+  [ -e "$CORPUS/books.json" ] || python -m data.prepare --input "$DATA"/books/*.xz --tokenizer "$TEACHER" --output "$CORPUS/books"
+  [ -e "$CORPUS/heldout.json" ] || python -m data.prepare --input "$DATA"/wiki/en-2018-heldout.jsonl.xz --tokenizer "$TEACHER" --output "$CORPUS/heldout"
+}
+
+students() {
+  local name port=29611 pids=()
+  for name in "${STUDENTS[@]}"; do
+    [ ! -e "$RUNS/$name/student" ] || continue
+    # shellcheck disable=SC2086  # flags
+    torchrun --nproc_per_node 1 --master_port $((port++)) train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
+      --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
+      --eval_every 40 --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume ${START[$name]} \
+      > "$RUNS-$name.log" 2>&1 & pids+=($!)
+  done
+  local code=0 pid
+  for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
+  return $code
+}
+
+# One model on one task; one cell of the published grid, chosen beforehand and the same for all: grids cost 4 times as much.
+tune() {  # NAME MODEL TASK [FLAGS]
+  local name=$1 model=$2 task=$3; shift 3
+  python finetune.py --model "$model" --task "$task" --data "$DATA" --seeds "$SEEDS" --output "$RUNS/tasks/$name" \
+    --batch_sizes 32 --learning_rates 5e-5 --epochs 3 "$@"
+}
+
+flags_of() {
+  case $1 in
+    sst2) echo --train_examples 8000 ;;
+    imdb) echo --max_length 128 --train_examples 3000 --eval_examples 2500 ;;
+    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 2500 ;;
+    *) echo ;;
+  esac
+}
+
+tasks() {
+  local task name
+  for task in wnli rte cola stsb sst2 imdb squad; do
+    for name in distilled random teacher; do echo "$name $task"; done
+  done | xargs -P 2 -L 1 "$0" one
+}
+
+one() {  # NAME TASK
+  local model=$RUNS/$1/student
+  [ "$1" != teacher ] || model=$TEACHER
+  # shellcheck disable=SC2046
+  tune "$1" "$model" "$2" $(flags_of "$2")
+}
+
+# The distilled student once more, taught by the fine-tuned teacher; and students that were never pre-trained.
+squad2() {
+  # shellcheck disable=SC2046
+  tune distilled-twice "$RUNS/distilled/student" squad --teacher "$RUNS/tasks/teacher/squad/model" $(flags_of squad)
+}
+
+tables() {
+  python -m evaluation.table --teacher "$RUNS/tasks/teacher" \
+    --student "distilled=$RUNS/tasks/distilled" "random=$RUNS/tasks/random" "twice=$RUNS/tasks/distilled-twice" --append bench/RESULTS.md
+}
+
+for step in "${@:-corpus students tasks squad2 tables}"; do
+  case $step in
+    one) one "$2" "$3"; break ;;
+    *) for each in $step; do "$each"; done ;;
+  esac
+done
