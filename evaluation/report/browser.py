@@ -20,7 +20,7 @@ _WORST = 5  # tokens of a sentence spelled out beneath it
 _IN_MARKDOWN = 5  # sentences
 _SEQUENCES_AT_ONCE = 16
 _COLUMNS = ("token", "read as", "nats", "teacher", "student")
-_LONGEST = 40  # characters of a token that are shown
+_LONGEST, _LONGEST_WORD = 40, 24  # characters of a token that are shown, and of a word that is kept on one line
 
 
 def disagreement_section(
@@ -105,7 +105,7 @@ def _legend() -> str:
 def _article(rank: int, sentence: Sentence) -> str:
     worst = worst_tokens(sentence)
     others = [token for token in sentence.tokens if token.is_masked and token not in worst]
-    text = "".join(_shown(token, worst) for token in sentence.tokens)
+    text = " ".join(_word(word, worst) for word in _words(sentence.tokens))
     plain = "".join(f" {token.text}" if token.begins_word else token.text for token in sentence.tokens).lower()
     fold = ""
     if others:
@@ -119,15 +119,32 @@ def _article(rank: int, sentence: Sentence) -> str:
     )
 
 
+def _words(tokens: Sequence[Token]) -> list[list[Token]]:
+    """Tokens that belong together."""
+    words: list[list[Token]] = []
+    for token in tokens:
+        if token.begins_word or not words:
+            words.append([])
+        words[-1].append(token)
+    return words
+
+
+def _word(word: Sequence[Token], worst: Sequence[Token]) -> str:
+    """On one line, unless it is too long for that, as all of a text is that has no spaces."""
+    tokens = [_shown(token, worst) for token in word]
+    if sum(len(token.text) for token in word) > _LONGEST_WORD:
+        return "<wbr>".join(tokens)
+    return f'<span class="word">{"".join(tokens)}</span>'
+
+
 def _shown(token: Token, worst: Sequence[Token]) -> str:
     """A token with its difference under it, and its number if it is one of the worst."""
     number = next((f"<sup>{i}</sup>" for i, other in enumerate(worst, start=1) if other is token), "")
     kinds = ["token", f"k{shade(token.nats)}"]
     kinds += ["masked"] if token.is_masked else []
     kinds += ["special"] if token.is_special else []
-    gap = " " if token.begins_word else "<wbr>"
     return (
-        f'{gap}<ruby class="{" ".join(kinds)}" title="{token.nats:.3f} nats">{escape(token.text[:_LONGEST])}{number}'
+        f'<ruby class="{" ".join(kinds)}" title="{token.nats:.3f} nats">{escape(token.text[:_LONGEST])}{number}'
         f"<rp> (</rp><rt>{brief(token.nats)}</rt><rp>)</rp></ruby>"
     )
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 WIDTH = 4.0  # inches: 288 units of the drawing, about the pixels of a small phone
 _BAR_HEIGHT = 0.235  # inches, of a bar or a line of text between bars
-_INK, _FAINT, _PAPER = "#010101", "#020202", "#030303"  # stand for the page's colours until the drawing is finished
+_SHORT_LINE = 0.8  # of the width: a line that ends before has its name inside the axes
+_LETTER = 0.02  # of the longest bar: a generous width of a letter
+_INK, _FAINT = "#010101", "#020202"  # stand for the page's colours until the drawing is finished
 _HUES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
-_VARIABLES = {_INK: "ink", _FAINT: "faint", _PAPER: "paper"} | {hue: f"hue{i}" for i, hue in enumerate(_HUES)}
+_VARIABLES = {_INK: "ink", _FAINT: "faint"} | {hue: f"hue{i}" for i, hue in enumerate(_HUES)}
 _DASHES = ((0, ()), (0, (5, 1.6)), (0, (1.5, 1.4)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE: Any = {
@@ -95,6 +97,15 @@ class BarGroup:
     bars: Sequence[Bar] = field(default_factory=tuple)
 
 
+class _End(NamedTuple):
+    """Of a line, where its name goes."""
+
+    name: str
+    x: float
+    y: float
+    colour: str
+
+
 def curves(
     name: str,
     lines: Sequence[Curve],
@@ -108,21 +119,12 @@ def curves(
         figure, axes = pyplot.subplots(figsize=(WIDTH, 2.75))
         ends = []
         for line in lines:
-            colour = _HUES[line.style % len(_HUES)]
-            dashes = _DASHES[line.style % len(_DASHES)]
-            marker = _MARKERS[line.style % len(_MARKERS)] if line.has_markers else None
-            axes.plot(line.x, line.y, marker=marker, color=colour, linestyle=dashes)
-            known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
-            if not known:
-                continue
-            end = known[-1][1]
-            if line.fan:
-                _draw_fan(axes, known[-1], line.fan, colour)
-                end = line.fan.middle
-            ends.append((line.name, end, colour))
+            end = _draw(axes, line)
+            if end:
+                ends.append(end)
         if level and math.isfinite(level[1]):
             axes.axhline(level[1], color=_INK, linewidth=1.0, linestyle=(0, (8, 3)))
-            ends.append((level[0], level[1], _INK))
+            ends.append(_End(level[0], math.inf, level[1], _INK))
         _dress(axes, is_logarithmic, is_share)
         _name_ends(axes, ends)
         return _finish(figure, name)
@@ -155,12 +157,25 @@ def _draw_bar(axes: "Axes", y: float, bar: Bar, longest: float) -> None:
     hue = _HUES[bar.style % len(_HUES)]
     axes.barh(y, max(value, 0.0), height=0.78, color=hue, edgecolor=_INK, linewidth=0.5, alpha=0.32)
     axes.text(0.012 * longest, y, bar.name, va="center", ha="left", fontsize=8.5)
-    axes.text(max(value, 0.0) + 0.015 * longest, y, bar.label, va="center", ha="left", zorder=4, bbox=_ground())
+    name_end = 0.012 * longest + len(bar.name) * _LETTER * longest
+    if value > name_end + len(bar.label) * _LETTER * longest:
+        axes.text(value - 0.015 * longest, y, bar.label, va="center", ha="right")
+    else:
+        axes.text(max(value, name_end) + 0.015 * longest, y, bar.label, va="center", ha="left")
 
 
-def _ground() -> dict[str, object]:
-    """Paper under a text that a line would cross."""
-    return {"facecolor": _PAPER, "edgecolor": "none", "pad": 0.8}
+def _draw(axes: "Axes", line: Curve) -> _End | None:
+    """Returns where it ends; None where nothing is known of it."""
+    colour, dashes = _HUES[line.style % len(_HUES)], _DASHES[line.style % len(_DASHES)]
+    marker = _MARKERS[line.style % len(_MARKERS)] if line.has_markers else None
+    axes.plot(line.x, line.y, marker=marker, color=colour, linestyle=dashes)
+    known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not known:
+        return None
+    if line.fan:
+        _draw_fan(axes, known[-1], line.fan, colour)
+        return _End(line.name, line.fan.x, line.fan.middle, colour)
+    return _End(line.name, *known[-1], colour)
 
 
 def _draw_fan(axes: "Axes", last: tuple[float, float], fan: Fan, colour: str) -> None:
@@ -192,16 +207,21 @@ def _dress(axes: "Axes", is_logarithmic: bool, is_share: bool) -> None:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}%"))
 
 
-def _name_ends(axes: "Axes", ends: Sequence[tuple[str, float, str]]) -> None:
-    """Names beside the ends of lines, pushed apart where they would overlap."""
+def _name_ends(axes: "Axes", ends: Sequence[_End]) -> None:
+    """Names beside the ends of lines; those at the right edge pushed apart where they would overlap."""
     figure = axes.get_figure()
     assert figure is not None
-    longest = max((len(_cut(name)) for name, _, _ in ends), default=0)
-    right = 1 - (0.012 * longest * 1.35 + 0.03)
-    figure.subplots_adjust(left=0.125, right=right, top=0.97, bottom=0.165)
-    heights = [float(axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1]) for _, y, _ in ends]
-    for (name, _, colour), height in zip(ends, spread(heights, 0.075), strict=True):
-        axes.text(1.02, height, _cut(name), transform=axes.transAxes, color=colour, va="center", ha="left")
+    longest = max((len(_cut(end.name)) for end in ends), default=0)
+    figure.subplots_adjust(left=0.125, right=0.97 - 0.0165 * longest, top=0.97, bottom=0.165)
+    left, right = axes.get_xlim()
+    inside = [end for end in ends if end.x < left + _SHORT_LINE * (right - left)]
+    outside = [end for end in ends if end not in inside]
+    for end in inside:
+        axes.annotate(_cut(end.name), (end.x, end.y), (4, -3), textcoords="offset points", color=end.colour, va="top")
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [float(to_axes.transform((left, end.y))[1]) for end in outside]
+    for end, height in zip(outside, spread(heights, 0.075), strict=True):
+        axes.text(1.02, height, _cut(end.name), transform=axes.transAxes, color=end.colour, va="center", ha="left")
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -93,7 +93,7 @@ def incidents_section(runs: Sequence[Run]) -> Section:
     for run in runs:
         starts = [*_starts(run)]
         if starts:
-            header = ("start", "when", "host", "ranks", "from update", "end", "at update", "after")
+            header = ("start", "when", "ranks", "from update", "end", "at update", "after")
             blocks.append(Table(header, starts, caption=run.name))
         else:
             blocks.append(Note(f"{run.name} has no attempts.jsonl."))
@@ -115,7 +115,6 @@ def _starts(run: Run) -> Iterator[list[str]]:
         yield [
             str(record.get("attempt", "")),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(began)) if began else "",
-            str(record.get("host", "")),
             str(record.get("num_ranks", "")),
             f"{record['start_update']:,}",
             f"{end['end']}{'' if code is None else f' ({code})'}" if end else run.state,

@@ -29,7 +29,7 @@ def summary_section(runs: Sequence[Run], groups: Sequence[Group]) -> Section:
 
 def _sentence(run: Run) -> str:
     start = "a random start" if run.is_random_start else "its layers"
-    text = f"{run.name} distils {run.flags['teacher']} into a student, from {start}: {_how_far(run)}."
+    text = f"{run.name}: a student of {run.flags['teacher']}, from {start}; {_how_far(run)}."
     if not run.evaluations:
         return f"{text} No held-out figures yet." if run.flags["eval_data"] else f"{text} There is no held-out text."
     last = run.evaluations[-1]
