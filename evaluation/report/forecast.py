@@ -1,16 +1,16 @@
 """What a held-out figure will be at the planned end of a run, and how sure that is.
 
-The clock is the schedule's: the sum of learning rates so far as a share of that of the whole run. With a rate that rises
-linearly and falls linearly to 0 it runs slowly at the end, as runs do, and it is known to the end beforehand. (Tissue et
-al. 2024, "Scaling law with learning rate annealing", take the same sum as a run's effective length; their second term is
-left out, few points cannot tell it from the first.) On this clock s the figure is taken to follow
+Updates count by what the schedule lets them change: the clock is the sum of learning rates so far as a share of the whole
+run's, which with a rate that falls linearly to 0 slows down at the end, as runs do. (Tissue et al. 2024, "Scaling law with
+learning rate annealing", measure a run's length likewise.) But it stands still where a falling rate itself still improves
+the figure, so clocks with 0, 15 and 30% of the plain count of updates in them are tried. On a clock s the figure follows
 
     y(s) = end + slope * (s^p - 1) / p        log s for p = 0
 
-whose value at s = 1 is `end`. Every p of a grid is fitted by least squares and weighed by how well it fits (marginal
-likelihood under flat priors on end and slope, a weak one on the noise) and by a prior on p; the forecast is the mixture of
-their Student-t predictions of the evaluation at the end, so that it holds both the noise and what is not known of the bend.
-tests/evaluation/report/test_forecast.py has how often the ends of real curves have fallen into the ranges.
+whose value at s = 1 is `end`. Every clock and every p of a grid is fitted by least squares and weighed by how well it fits
+(marginal likelihood under flat priors on end and slope, a weak one on the noise) and by a prior on p; the forecast is the
+mixture of their Student-t predictions of the evaluation at the end, so that its range has in it the noise and what is not
+known of the bend. tests/evaluation/report/test_forecast.py has how often the ends of real curves fall into it.
 """
 
 import math
@@ -19,16 +19,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtr
 
 LEAST_POINTS = 4
 """Evaluations after the warm-up, fewer say nothing of the bend."""
 SHARE = 0.8
 """Of ends that should fall into the range."""
 _EXPONENTS = np.linspace(-1.0, 2.0, 31)
-_EXPONENT_MEAN, _EXPONENT_SPREAD = 0.5, 0.4
+_EXPONENT_MEAN, _EXPONENT_SPREAD = 0.25, 0.4
+_SHARES_OF_UPDATES = (0.0, 0.15, 0.3)
 _NOISE_WEIGHT = 3.0  # how many residuals the noise expected beforehand counts for
-_PAIRED = 0.4  # evaluations share sequences and masks: their noise is about this part of that of separate samples
+_PAIRED = 0.5  # evaluations share sequences and masks: their noise is about this part of that of separate samples
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,15 +60,16 @@ class Schedule:
     def warmup(self) -> float:
         return self.warmup_share * self.num_updates
 
-    def clock(self, updates: Sequence[float]) -> Floats:
-        """Sum of learning rates until the end of each update, as a share of the whole run's."""
+    def clock(self, updates: Sequence[float], share_of_updates: float) -> Floats:
+        """What has passed at the end of each update, 1 at the end of the run: the sum of learning rates, and a share of the
+        plain count of updates."""
         rising, whole = self.warmup, float(self.num_updates)
         at = np.asarray(updates, dtype=np.float64)
         decay = max(whole - rising, 1e-9)
         up = at**2 / max(2 * rising, 1e-9)
         down = rising / 2 + decay / 2 * (1 - ((whole - at) / decay) ** 2)
         area: Floats = np.where(at < rising, up, down) / (whole / 2)
-        return area
+        return (1 - share_of_updates) * area + share_of_updates * at / whole
 
 
 def accuracy_noise(accuracy: float, num_masked: float) -> float:
@@ -83,42 +85,41 @@ def forecast(updates: Sequence[float], values: Sequence[float], schedule: Schedu
     kept = [(u, v) for u, v in zip(updates, values, strict=True) if u > schedule.warmup and math.isfinite(v)]
     if len(kept) < LEAST_POINTS:
         return None
-    clock = schedule.clock([u for u, _ in kept])
     y = np.array([v for _, v in kept])
-    weights, middles, spreads, degrees = _mixture(clock, y, noise)
-    low, middle, high = (
-        _quantile(share, weights, middles, spreads, degrees) for share in ((1 - SHARE) / 2, 0.5, (1 + SHARE) / 2)
-    )
+    fits = [
+        _fit(schedule.clock([u for u, _ in kept], share), y, float(p), noise)
+        for share in _SHARES_OF_UPDATES
+        for p in _EXPONENTS
+    ]
+    scores, middles, spreads = (np.array(column) for column in zip(*fits, strict=True))
+    weights = np.exp(scores - scores.max())
+    mixture = (weights / weights.sum(), middles, spreads, _degrees(len(y)))
+    low, middle, high = (_quantile(part, *mixture) for part in ((1 - SHARE) / 2, 0.5, (1 + SHARE) / 2))
     return Forecast(low=low, middle=middle, high=high, points=len(kept))
 
 
-def _mixture(clock: Floats, y: Floats, noise: float) -> tuple[Floats, Floats, Floats, float]:
-    """For every exponent: weight, median and scale of the predicted end; and the degrees of freedom."""
-    n = len(y)
-    degrees = _NOISE_WEIGHT + n - 2
-    scores, middles, spreads = [], [], []
-    for p in _EXPONENTS:
-        x = np.log(clock) if abs(p) < 1e-9 else (clock**p - 1) / p
-        centre, width = x.mean(), x.std()
-        x, end = (
-            (x - centre) / width,
-            -centre / width,
-        )  # in these units a flat prior on the slope means the same for all p
-        slope = (x * (y - y.mean())).mean()
-        squares = _NOISE_WEIGHT * noise**2 + ((y - y.mean() - slope * x) ** 2).sum()
-        scores.append(-degrees / 2 * math.log(squares) - ((p - _EXPONENT_MEAN) / _EXPONENT_SPREAD) ** 2 / 2)
-        middles.append(y.mean() + slope * end)
-        spreads.append(math.sqrt(squares / degrees * (1 + 1 / n + end**2 / n)))
-    weights = np.exp(np.array(scores) - max(scores))
-    return weights / weights.sum(), np.array(middles), np.array(spreads), degrees
+def _degrees(num_values: int) -> float:
+    return _NOISE_WEIGHT + num_values - 2
+
+
+def _fit(clock: Floats, y: Floats, p: float, noise: float) -> tuple[float, float, float]:
+    """Of one clock and exponent: log weight, median and scale of the predicted end."""
+    n, degrees = len(y), _degrees(len(y))
+    x = np.log(clock) if abs(p) < 1e-9 else (clock**p - 1) / p
+    centre, width = x.mean(), x.std()
+    x, end = (x - centre) / width, -centre / width  # in these units a flat prior on the slope is the same for every p
+    slope = (x * (y - y.mean())).mean()
+    squares = _NOISE_WEIGHT * noise**2 + ((y - y.mean() - slope * x) ** 2).sum()
+    score = -degrees / 2 * math.log(squares) - ((p - _EXPONENT_MEAN) / _EXPONENT_SPREAD) ** 2 / 2
+    return score, y.mean() + slope * end, math.sqrt(squares / degrees * (1 + 1 / n + end**2 / n))
 
 
 def _quantile(share: float, weights: Floats, middles: Floats, spreads: Floats, degrees: float) -> float:
     """By bisection: no formula for a mixture."""
     low, high = float((middles - 100 * spreads).min()), float((middles + 100 * spreads).max())
-    for _ in range(100):
+    for _ in range(50):
         middle = (low + high) / 2
-        if (weights * stats.t.cdf((middle - middles) / spreads, degrees)).sum() < share:
+        if (weights * stdtr(degrees, (middle - middles) / spreads)).sum() < share:
             low = middle
         else:
             high = middle

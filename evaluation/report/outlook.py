@@ -9,10 +9,10 @@ from evaluation.report.forecast import LEAST_POINTS, SHARE, Forecast, Schedule, 
 from evaluation.report.runs import Group, Run
 
 HOW = (
-    "How: the accuracy of the evaluations after the warm-up is extrapolated on the schedule's own clock, the sum of "
-    "learning rates, which slows down as the rate falls to 0; curves of every bend are weighed by how well they fit. The "
-    f"range should hold {SHARE:.0%} of ends. It knows nothing of what has not happened yet: a run that diverges, or text "
-    "that comes to its second epoch."
+    "How: the accuracy of the evaluations after the warm-up is extrapolated, updates counted mostly by their learning rate, "
+    "so that those at the end, where it falls to 0, count for little; curves of every bend are weighed by their fit. "
+    f"The range should hold {SHARE:.0%} of ends. It knows nothing of what has not happened yet: a run that diverges, or "
+    "text that comes to its second epoch."
 )
 
 

@@ -112,7 +112,9 @@ def test_incidents_are_read_and_a_damaged_one_is_told(tmp_path: Path) -> None:
     assert reasons == ["not finite", "update-00000018.json cannot be read"]
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"flags": []}', '{"flags": {"objective": "distil"}}', "\xff"])
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", "{}", '{"flags": []}', '{"flags": {"objective": "distil"}}', "\xff"]
+)
 def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
