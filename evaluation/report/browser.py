@@ -123,7 +123,7 @@ def _words(tokens: Sequence[Token]) -> list[list[Token]]:
     """Tokens that belong together."""
     words: list[list[Token]] = []
     for token in tokens:
-        if token.begins_word or not words:
+        if token.begins_word or not words or words[-1][-1].is_special:
             words.append([])
         words[-1].append(token)
     return words

@@ -213,8 +213,10 @@ class Words:
 
     def _after(self, previous: int | None, token: int) -> str:
         text = self._text([token])
-        if previous is None or token in self._special or previous in self._special:
+        if token in self._special or self._anchor is None:
             return f" {printable(text.strip())}"
+        if previous is None or previous in self._special:
+            previous = self._anchor  # as after any word: what begins a text is else written as if it began a word
         both, before = self._text([previous, token]), self._text([previous])
         if both.startswith(before):
             text = both[len(before) :]

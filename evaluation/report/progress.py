@@ -168,7 +168,9 @@ def thinned(items: Sequence, most: int) -> list:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) and math.isfinite(value) else ""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return ""
+    return f"{value:.3f}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def _share(value: object) -> str:
