@@ -50,7 +50,7 @@ def test_nothing_but_the_page_is_asked_for(browser: Chromium, page: Path) -> Non
 def test_charts_are_drawn_and_can_be_read_on_a_phone(browser: Chromium, page: Path) -> None:
     browser.open(page, width=360)
     boxes = browser.evaluate(
-        "[...document.querySelectorAll('figure svg')].map(s => {const b = s.getBoundingClientRect(); return [b.width, b.height]})"
+        "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect()).map(b => [b.width, b.height])"
     )
     assert len(boxes) >= 9
     assert all(width > 300 and height > 50 for width, height in boxes)
@@ -79,9 +79,8 @@ def test_texts_stand_out_from_their_ground(browser: Chromium, page: Path, scheme
         *(f"hue{i}" for i in range(6)),
         *(f"k{i}" for i in range(1, 6)),
     )
-    colours = browser.evaluate(
-        f"Object.fromEntries({list(names)}.map(n => [n, getComputedStyle(document.documentElement).getPropertyValue('--' + n)]))"
-    )
+    style = "getComputedStyle(document.documentElement)"
+    colours = browser.evaluate(f"Object.fromEntries({[*names]}.map(n => [n, {style}.getPropertyValue('--' + n)]))")
 
     def contrast(first: str, second: str) -> float:
         light, dark = sorted((luminance(colours[first]), luminance(colours[second])), reverse=True)
@@ -112,8 +111,8 @@ def test_on_paper_no_table_is_cut_and_sections_begin_pages(browser: Chromium, pa
     browser.print_media()
     assert browser.evaluate("document.documentElement.scrollWidth") <= round(PAPER)
     assert browser.evaluate(OUTSIDE.replace("SCROLLS", "svg")) == []
-    cut = "[...document.querySelectorAll('.wide')].filter(w => w.scrollWidth > w.clientWidth + 1).map(w => w.innerText.slice(0, 80))"
-    assert browser.evaluate(cut) == []
+    cut = "[...document.querySelectorAll('.wide')].filter(w => w.scrollWidth > w.clientWidth + 1)"
+    assert browser.evaluate(f"{cut}.map(w => w.innerText.slice(0, 80))") == []
     shared = "document.querySelector('details.printed table').getBoundingClientRect().height"
     assert browser.evaluate(shared) > 100  # folded on the screen, open on paper
     assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
