@@ -20,11 +20,12 @@ from tests.conftest import Toy
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def student(toy: Toy, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def student(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pair") / "student"
     model = make_student(load_model(toy.teacher), dropout=0.0)
-    save_model(model, tmp_path / "student", "distilbert", model.state_dict())
-    return tmp_path / "student"
+    save_model(model, folder, "distilbert", model.state_dict())
+    return folder
 
 
 def read(toy: Toy) -> tuple[Corpus, FixedBatches, Masker]:
@@ -42,14 +43,24 @@ def read(toy: Toy) -> tuple[Corpus, FixedBatches, Masker]:
     return corpus, batches, corpus.masker(seed=0, probability=0.15, smoothing=0.7)
 
 
-def find(toy: Toy, student: Path, num_sentences: int = 6) -> Disagreement:
+def find(toy: Toy, student: Path, num_sentences: int) -> Disagreement:
     corpus, batches, masker = read(toy)
     return find_disagreement(
         load_model(student), load_model(toy.teacher), corpus, batches, masker, num_sentences=num_sentences, device=CPU
     )
 
 
-def full_softmax(toy: Toy, student: Path) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+@pytest.fixture(scope="module")
+def whole(toy: Toy, student: Path) -> Disagreement:
+    """All sequences."""
+    return find(toy, student, num_sentences=24)
+
+
+Exact = dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def exact(toy: Toy, student: Path) -> Exact:
     """By sequence: KL(teacher || student) of each token, and both models' probabilities, in float64."""
     _, batches, _ = read(toy)
     teacher = AutoModelForMaskedLM.from_pretrained(toy.teacher).double().eval()
@@ -65,12 +76,12 @@ def full_softmax(toy: Toy, student: Path) -> dict[int, tuple[torch.Tensor, torch
     return found
 
 
-def test_differences_equal_a_full_softmax_in_float64(toy: Toy, student: Path) -> None:
+def test_differences_equal_a_full_softmax_in_float64(toy: Toy, student: Path, exact: Exact) -> None:
     _, batches, _ = read(toy)
-    expected, own, teacher = full_softmax(toy, student), load_model(student), load_model(toy.teacher)
+    own, teacher = load_model(student), load_model(toy.teacher)
     for batch in batches:
         nats = token_nats(own, teacher, batch)
-        wanted = torch.cat([expected[number][0] for number in batch.sequence_ids.tolist()])
+        wanted = torch.cat([exact[number][0] for number in batch.sequence_ids.tolist()])
         assert nats.tolist() == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-6)
         assert wanted.max() > 0.05  # they do differ
 
@@ -83,27 +94,27 @@ def test_a_model_does_not_differ_from_itself(toy: Toy) -> None:
     assert nats.max() < 1e-6
 
 
-def test_differences_do_not_depend_on_the_chunks(toy: Toy, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = find(toy, student)
+def test_differences_do_not_depend_on_the_chunks(
+    toy: Toy, student: Path, whole: Disagreement, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(CHUNK_TOKENS, "cpu", 33)
-    parts = find(toy, student)
+    parts = find(toy, student, num_sentences=3)
     assert parts.nats == pytest.approx(whole.nats, rel=1e-4, abs=1e-6)
-    assert [s.number for s in parts.sentences] == [s.number for s in whole.sentences]
+    assert [s.number for s in parts.sentences] == [s.number for s in whole.sentences[:3]]
 
 
-def test_the_sentences_with_the_largest_means_come_first(toy: Toy, student: Path) -> None:
-    found, expected = find(toy, student), full_softmax(toy, student)
-    means = {number: nats.mean().item() for number, (nats, _, _) in expected.items()}
-    wanted = sorted(means, key=lambda number: -means[number])[:6]
-    assert [sentence.number for sentence in found.sentences] == wanted
-    assert [sentence.mean for sentence in found.sentences] == pytest.approx([means[n] for n in wanted], rel=1e-3)
-    assert found.num_sequences == len(means)
-    assert len(found.nats) == sum(len(nats) for nats, _, _ in expected.values())
+def test_the_sentences_with_the_largest_means_come_first(whole: Disagreement, exact: Exact) -> None:
+    means = {number: nats.mean().item() for number, (nats, _, _) in exact.items()}
+    wanted = sorted(means, key=lambda number: -means[number])
+    assert [sentence.number for sentence in whole.sentences] == wanted
+    assert [sentence.mean for sentence in whole.sentences] == pytest.approx([means[n] for n in wanted], rel=1e-3)
+    assert whole.num_sequences == len(means)
+    assert len(whole.nats) == sum(len(nats) for nats, _, _ in exact.values())
 
 
-def test_a_sentence_shows_its_text_its_masks_and_what_both_expect(toy: Toy, student: Path) -> None:
+def test_a_sentence_shows_its_text_its_masks_and_what_both_expect(toy: Toy, whole: Disagreement, exact: Exact) -> None:
     corpus, batches, _ = read(toy)
-    tokenizer, expected = corpus.load_tokenizer(), full_softmax(toy, student)
+    tokenizer = corpus.load_tokenizer()
     read_and_true = {}
     for batch in batches:
         true = batch.token_ids.clone()
@@ -112,9 +123,9 @@ def test_a_sentence_shows_its_text_its_masks_and_what_both_expect(toy: Toy, stud
         masked[batch.masked_positions] = True
         for number, (a, b) in zip(batch.sequence_ids.tolist(), itertools.pairwise(batch.cu_seqlens), strict=True):
             read_and_true[number] = true[a:b].tolist(), masked[a:b].tolist()
-    for sentence in find(toy, student).sentences:
+    for sentence in whole.sentences:
         true, masked = read_and_true[sentence.number]
-        nats, teacher, own = expected[sentence.number]
+        nats, teacher, own = exact[sentence.number]
         text = "".join(f" {t.text}" if t.begins_word else t.text for t in sentence.tokens)
         assert text.replace(" ", "") == tokenizer.decode(true).replace(" ", "")
         assert [token.is_masked for token in sentence.tokens] == masked
@@ -167,9 +178,8 @@ def test_a_token_that_the_tokenizer_does_not_know_is_its_number(toy: Toy) -> Non
     assert str(tokenizer.vocab_size + 5) in Words(tokenizer).alone(tokenizer.vocab_size + 5)
 
 
-def test_means_are_those_of_the_tokens(toy: Toy, student: Path) -> None:
-    found = find(toy, student, num_sentences=24)
-    lengths = [len(sentence.tokens) for sentence in found.sentences]
-    total = sum(sentence.mean * length for sentence, length in zip(found.sentences, lengths, strict=True))
-    assert total == pytest.approx(float(np.sum(found.nats)), rel=1e-5)
-    assert sum(token.is_masked for s in found.sentences for token in s.tokens) == found.is_masked.sum()
+def test_means_are_those_of_the_tokens(whole: Disagreement) -> None:
+    lengths = [len(sentence.tokens) for sentence in whole.sentences]
+    total = sum(sentence.mean * length for sentence, length in zip(whole.sentences, lengths, strict=True))
+    assert total == pytest.approx(float(np.sum(whole.nats)), rel=1e-5)
+    assert sum(token.is_masked for s in whole.sentences for token in s.tokens) == whole.is_masked.sum()
