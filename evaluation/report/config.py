@@ -26,8 +26,9 @@ class ReportConfig:
     sentences: int = 20
     """Held-out sentences to show, those in which student and teacher differ most; 0 leaves them out."""
 
-    sequences: int = 256
-    """Held-out sequences to look for them in, spread evenly over the text."""
+    sequences: int = 128
+    """Held-out sequences to look for them in, spread evenly over the text. Time grows with them: without a GPU give fewer
+    for large models."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -35,7 +36,7 @@ class ReportConfig:
         if self.sentences < 0:
             raise ValueError(f"--sentences {self.sentences} cannot be negative: 0 leaves them out")
         if self.sequences < 1:
-            raise ValueError(f"--sequences {self.sequences}: at least 1 is needed, 256 is usual")
+            raise ValueError(f"--sequences {self.sequences}: at least 1 is needed, 128 is usual")
         if self.speed and not Path(self.speed).is_file():
             raise ValueError(
                 f"--speed {self.speed}: no such file. Write one with python -m evaluation.speed --json FILE"
