@@ -13,6 +13,7 @@ CORPUS, RUNS = Path("corpus/demo"), Path("runs/demo")
 DS_CONFIG = "ds_configs/zero2_cpu.json"
 VOCABULARY, MAX_LENGTH = 8000, 64
 TEACHER_UPDATES, STUDENT_UPDATES = 1000, 300
+REPORTED = ("distilled", "random_start", "teacher")
 MASK_SMOOTHING = 0  # uniform masks: frequent words come first, all that a teacher of three minutes learns
 
 
@@ -44,10 +45,13 @@ def main() -> int:
     folders = [f"{name}={RUNS / name.replace(' ', '_') / 'student'}" for name in students]
     command = python("evaluation.compare", "--teacher", teacher, "--data", heldout, "--max_length", MAX_LENGTH)
     run([*command, "--mask_smoothing", MASK_SMOOTHING, "--students", *folders])
+    print("\n== report on the runs", flush=True)
+    report = RUNS / "report"
+    run([*python("evaluation.report", *(RUNS / name for name in REPORTED)), "--output", report])
     print(
         f"\nBoth students trained for the same {STUDENT_UPDATES} updates on the same sequences; they differ in their first "
         f"weights.\nThe student: {RUNS / 'distilled' / 'student'} (DistilBertForMaskedLM.from_pretrained opens it)"
-        f"\nTensorBoard: .venv/bin/tensorboard --logdir {RUNS}"
+        f"\nThe report: {report / 'report.html'}\nTensorBoard: .venv/bin/tensorboard --logdir {RUNS}"
     )
     return 0
 
