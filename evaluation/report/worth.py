@@ -7,27 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.compare import named
 from evaluation.report.charts import Bar, BarGroup, bars
 from evaluation.report.document import Block, Chart, Charts, Note, Section, Table
 from evaluation.report.runs import Run
 from evaluation.results import read_results
-from evaluation.tasks import GLUE, TASKS, task_score
+from evaluation.sections import named
+from evaluation.table_figures import Retention, table_of
+from evaluation.table_figures import Table as TaskTable
+from evaluation.tasks import TASKS
 from model.hub import WEIGHT_FILES, read_config
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 Styles = Mapping[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskScores:
-    """A model on the tasks it was fine-tuned on."""
-
-    name: str
-    scores: Mapping[str, float]
-    """By task, as GLUE counts it: the mean of its metrics over its dev splits, medians over seeds; nan where undefined."""
-    subsets: frozenset[str]
-    """Tasks that were trained or evaluated on less than everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +32,23 @@ class Weight:
     """By setting: its figure and unit, ms or texts/s."""
 
 
-def read_scores(given: Sequence[str]) -> list[TaskScores]:
-    """NAME=FOLDER of fine-tuning results, the reference first. Errors: ValueError or OSError where there are none."""
-    models = []
+def read_tasks(given: Sequence[str]) -> TaskTable | None:
+    """NAME=FOLDER of fine-tuning results, the reference first; None where none are given.
+
+    Errors: ValueError or OSError where a folder has none.
+    """
+    results = {}
     for text in given:
         name, folder = named(text)
-        results = {result.task: result for result in read_results(Path(folder))}
-        if not results:
+        results[name] = list(read_results(Path(folder)))
+        if not results[name]:
             raise ValueError(
                 f"--results {text}: no TASK/result.json in {folder}. Give the folder that finetune.py wrote into"
             )
-        scores = {task: task_score(TASKS[task], result.median()) for task, result in results.items()}
-        subsets = frozenset(task for task, result in results.items() if result.is_subset)
-        models.append(TaskScores(name=name, scores=scores, subsets=subsets))
-    return sorted(models, key=lambda model: model.name != "teacher")
+    return table_of(dict(sorted(results.items(), key=lambda item: item[0] != "teacher"))) if results else None
 
 
-def retention_section(runs: Sequence[Run], tasks: Sequence[TaskScores], styles: Styles) -> Section:
+def retention_section(runs: Sequence[Run], tasks: TaskTable | None, styles: Styles) -> Section:
     """Bars of shares of the teacher's figures, and the figures."""
     blocks: list[Block] = []
     students = [run for run in runs if held_out_retention(run) is not None]
@@ -68,7 +59,7 @@ def retention_section(runs: Sequence[Run], tasks: Sequence[TaskScores], styles: 
         blocks.append(
             Note("Held-out accuracy is left out: no distillation has held-out figures of itself and its teacher.")
         )
-    if len(tasks) > 1:
+    if tasks and tasks.students:
         groups += _task_groups(tasks, styles)
     else:
         blocks.append(
@@ -88,8 +79,8 @@ def retention_section(runs: Sequence[Run], tasks: Sequence[TaskScores], styles: 
             for run in students
         ]
         blocks.append(Table(("student", "held-out accuracy", "its teacher's", "retention"), rows))
-    if len(tasks) > 1:
-        blocks += _task_tables(tasks)
+    if tasks and tasks.students:
+        blocks += _task_blocks(tasks)
     return Section("Retention", blocks, begins_page=True)
 
 
@@ -110,65 +101,57 @@ def _held_out_bar(run: Run, styles: Styles) -> Bar:
     return Bar(name=f"{run.name}{done}", value=value, style=styles[run.name], label=_percent(value))
 
 
-def retained(student: float, teacher: float) -> float:
-    """nan where the teacher has nothing to retain: a share of 0 or less, as a correlation may be, says nothing."""
-    return student / teacher if teacher > 0 else math.nan
-
-
-def _task_groups(tasks: Sequence[TaskScores], styles: Styles) -> list[BarGroup]:
-    reference, *students = tasks
+def _task_groups(tasks: TaskTable, styles: Styles) -> list[BarGroup]:
     groups = []
-    for task in TASKS.values():
-        shares = [
-            (m, retained(m.scores.get(task.name, math.nan), reference.scores.get(task.name, math.nan)))
-            for m in students
-        ]
+    for task in tasks.tasks:
+        shares = [(name, tasks.retention[name][task].value) for name in tasks.students if task in tasks.retention[name]]
         shown = [
-            Bar(name=model.name, value=share, style=_style(model.name, styles, tasks), label=_percent(share))
-            for model, share in shares
+            Bar(name=name, value=share, style=_style(name, styles, tasks), label=_percent(share))
+            for name, share in shares
             if math.isfinite(share)
         ]
         if shown:
-            groups.append(BarGroup(heading=task.title, bars=shown))
+            groups.append(BarGroup(heading=TASKS[task].title, bars=shown))
     return groups
 
 
-def _style(name: str, styles: Styles, tasks: Sequence[TaskScores]) -> int:
+def _style(name: str, styles: Styles, tasks: TaskTable) -> int:
     """That of the run of the same name, or the next free ones."""
-    others = [model.name for model in tasks if model.name not in styles]
+    others = [model for model in tasks.models if model not in styles]
     return styles[name] if name in styles else len(styles) + others.index(name)
 
 
-def _task_tables(tasks: Sequence[TaskScores]) -> list[Block]:
-    reference, *students = tasks
-    header = ["task", reference.name, *(part for model in students for part in (model.name, "retention"))]
+def _task_blocks(tasks: TaskTable) -> list[Block]:
+    """A row for each task that anybody has, and one for the mean over GLUE's."""
+    header = ["task", tasks.teacher, *(part for name in tasks.students for part in (name, "retention"))]
     rows = []
-    for task in TASKS.values():
-        if not any(task.name in model.scores for model in tasks):
-            continue
-        own = reference.scores.get(task.name, math.nan)
-        cells = [f"{task.title}{'*' if any(task.name in model.subsets for model in tasks) else ''}", _points(own)]
-        for model in students:
-            score = model.scores.get(task.name, math.nan)
-            cells += [_points(score), _percent(retained(score, own))]
-        rows.append(cells)
-    glue = {model.name: _glue(model) for model in tasks}
-    if math.isfinite(glue[reference.name]):
-        cells = ["GLUE", _points(glue[reference.name])]
-        for model in students:
-            cells += [_points(glue[model.name]), _percent(retained(glue[model.name], glue[reference.name]))]
-        rows.append(cells)
-    blocks: list[Block] = [
-        Table(header, rows, caption="Each task as GLUE counts it: the mean of its metrics, medians over seeds")
-    ]
-    if any(model.subsets for model in tasks):
+    for task in tasks.tasks:
+        found = [tasks.scores[name].get(task) for name in tasks.models]
+        if any(found):
+            mark = "*" if any(score and score.is_subset for score in found) else ""
+            cells = [_points(score.value) if score else "no result" for score in found]
+            shares = [tasks.retention[name].get(task) for name in tasks.students]
+            rows.append([f"{TASKS[task].title}{mark}", cells[0], *_interleaved(cells[1:], shares)])
+    if tasks.macro:
+        cells = [_points(tasks.macro.scores.get(name, math.nan)) for name in tasks.models]
+        shares = [tasks.macro.retention.get(name) for name in tasks.students]
+        rows.append([tasks.macro.title, cells[0], *_interleaved(cells[1:], shares)])
+    caption = (
+        "Each task as GLUE counts it: the mean of its metrics, medians over seeds, the best cell of the grid on dev"
+    )
+    blocks: list[Block] = [Table(header, rows, caption=caption)]
+    if any("*" in row[0] for row in rows):
         blocks.append(Note("* trained or evaluated on a part of the data."))
+    for name in tasks.students:
+        for task, share in tasks.retention[name].items():
+            if said := "; ".join(part for part in (share.why, *share.remarks) if part):
+                blocks.append(Note(f"{name}, {TASKS[task].title}: {said}."))
     return blocks
 
 
-def _glue(model: TaskScores) -> float:
-    """Mean over the nine; nan where one is missing."""
-    return sum(model.scores.get(task.name, math.nan) for task in GLUE) / len(GLUE)
+def _interleaved(scores: Sequence[str], shares: Sequence[Retention | None]) -> list[str]:
+    pairs = zip(scores, shares, strict=True)
+    return [cell for score, share in pairs for cell in (score, _percent(share.value) if share else "")]
 
 
 def read_speed(path: str) -> list[Weight]:
@@ -209,7 +192,7 @@ def weigh_folders(runs: Sequence[Run]) -> list[Weight]:
 
 
 def size_section(
-    runs: Sequence[Run], tasks: Sequence[TaskScores], weights: Sequence[Weight], is_timed: bool, styles: Styles
+    runs: Sequence[Run], tasks: TaskTable | None, weights: Sequence[Weight], is_timed: bool, styles: Styles
 ) -> Section:
     """Every student beside its teacher: parameters, time and quality as shares of the teacher's."""
     blocks: list[Block] = []
@@ -232,7 +215,7 @@ def size_section(
     return Section("Size, speed and quality", [Charts([chart]), Table(header, rows), *blocks])
 
 
-def _model_bars(model: Weight, reference: Weight, runs: Sequence[Run], tasks: Sequence[TaskScores]) -> list[Bar]:
+def _model_bars(model: Weight, reference: Weight, runs: Sequence[Run], tasks: TaskTable | None) -> list[Bar]:
     """One style for each kind of figure: less is better for the first two, more for the last."""
     shares = [("parameters", model.parameters / reference.parameters, 0)]
     for setting, (own, unit) in model.times.items():
@@ -242,19 +225,10 @@ def _model_bars(model: Weight, reference: Weight, runs: Sequence[Run], tasks: Se
     value = held_out_retention(run) if run else None
     if value is not None:
         shares.append(("held-out accuracy", value, 2))
-    mean = _mean_retention(model.name, tasks)
-    if math.isfinite(mean):
-        shares.append(("tasks, mean retention", mean, 2))
+    mean = tasks.macro.retention.get(model.name) if tasks and tasks.macro else None
+    if mean is not None and math.isfinite(mean.value):
+        shares.append(("mean of GLUE's tasks", mean.value, 2))
     return [Bar(name=name, value=share, style=style, label=_percent(share)) for name, share, style in shares]
-
-
-def _mean_retention(name: str, tasks: Sequence[TaskScores]) -> float:
-    model = next((model for model in tasks[1:] if model.name == name), None)
-    if model is None:
-        return math.nan
-    shares = [retained(score, tasks[0].scores.get(task, math.nan)) for task, score in model.scores.items()]
-    known = [share for share in shares if math.isfinite(share)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _time(model: Weight, setting: str, reference: Weight) -> str:

@@ -15,7 +15,7 @@ from evaluation.report.progress import held_out_section, loss_section
 from evaluation.report.records import configuration_section, files_section, incidents_section
 from evaluation.report.runs import Run, comparable, read_runs
 from evaluation.report.summary import summary_section
-from evaluation.report.worth import read_scores, read_speed, retention_section, size_section, weigh_folders
+from evaluation.report.worth import read_speed, read_tasks, retention_section, size_section, weigh_folders
 
 
 def write_report(config: ReportConfig) -> list[Path]:
@@ -49,7 +49,7 @@ def compose(config: ReportConfig, runs: Sequence[Run], output: Path) -> Document
     """All sections. Errors: ValueError or OSError for --results and --speed."""
     groups = comparable(runs)
     styles = {run.name: number for number, run in enumerate(run for group in groups for run in group.runs)}
-    tasks = read_scores(config.results)
+    tasks = read_tasks(config.results)
     weights = read_speed(config.speed) if config.speed else weigh_folders(runs)
     disagreement = disagreement_section(
         runs, num_sentences=config.sentences, num_sequences=config.sequences, say=lambda line: print(line, flush=True)
