@@ -116,8 +116,7 @@ def make_trainer(
         fp16=dtype is torch.float16,
         use_cpu=not torch.cuda.is_available(),
         deepspeed=ds_config or None,
-        # Every parameter is used, but for the head where no loss looks at its logits.
-        ddp_find_unused_parameters=not (weights.task or weights.distillation),
+        ddp_find_unused_parameters=not (weights.task or weights.distillation),  # a head that no loss looks at
         remove_unused_columns=False,  # what is the loss's is no argument of the model
         save_strategy="no",
         logging_nan_inf_filter=False,  # it would report a mean of the finite losses
@@ -138,8 +137,7 @@ def make_trainer(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if trainer.is_world_process_zero():
-        writer = SummaryWriter(str(folder / "tensorboard"))
-        trainer.add_callback(TensorBoardCallback(writer))
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))))
     return trainer
 
 

@@ -100,6 +100,13 @@ def test_what_does_not_fit_is_refused(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "gpt/config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="is a gpt2; fine-tuned are bert"):
         choose_start(config(model=str(tmp_path / "gpt")), TASKS["sst2"])
+    shape.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}  # as the hub's RoBERTa numbers them
+    transformers.BertForSequenceClassification(shape).save_pretrained(folder)
+    with pytest.raises(ValueError, match="contradiction, neutral, entailment in this order, MNLI has entailment"):
+        load_task_model(folder, TASKS["mnli"])
+    shape.id2label = {0: "Entailment", 1: "Neutral", 2: "Contradiction"}
+    transformers.BertForSequenceClassification(shape).save_pretrained(folder)
+    assert load_task_model(folder, TASKS["mnli"]).config.num_labels == 3  # type: ignore[union-attr]
     torn = tmp_path / "torn"
     torn.mkdir()
     for file in toy.teacher.iterdir():
