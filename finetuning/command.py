@@ -74,8 +74,10 @@ def _quiet() -> None:
     """Of the libraries' progress and hints, only errors."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for name in ("DeepSpeed", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
 def _introduce(session: Session) -> None:

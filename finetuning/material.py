@@ -109,6 +109,7 @@ def teach(
 
 
 def model_columns(model: Any) -> tuple[str, ...]:
-    """Of a tokenizer's columns, those that the model reads: DistilBERT has no token types."""
+    """Of a tokenizer's columns, those that the model reads: DistilBERT has no token types, RoBERTa only one."""
     known = inspect.signature(model.forward).parameters
-    return tuple(name for name in INPUTS if name in known)
+    num_types = getattr(getattr(model, "config", None), "type_vocab_size", 0)
+    return tuple(name for name in INPUTS if name in known and (name != "token_type_ids" or num_types > 1))

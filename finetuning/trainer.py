@@ -124,6 +124,7 @@ def make_trainer(
         report_to=[],
         disable_tqdm=not (is_first_rank() and sys.stderr.isatty()),
         log_level="error",
+        log_level_replica="error",
     )
     settings._n_gpu = min(1, settings.n_gpu)  # one GPU a process: several are for torchrun, not for DataParallel
     trainer = TaskTrainer(

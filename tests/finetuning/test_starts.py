@@ -9,10 +9,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.rnn import pad_sequence
 
+from evaluation.examples import Example
 from evaluation.tasks import TASKS
 from finetuning.bilstm import BiLstm, BiLstmConfig, load_bilstm
 from finetuning.config import FinetuneConfig
+from finetuning.material import collator_of, make_inputs, model_columns
+from finetuning.predicting import predict
 from finetuning.starts import choose_start, halve, load_task_model
+from model.config import EncoderConfig
+from model.hub import save_model
+from model.student import make_random
 from tests.conftest import Toy
 
 SMALL = {"vocab_size": 60, "max_position_embeddings": 40}
@@ -70,6 +76,34 @@ def test_a_folder_keeps_its_encoder_and_draws_its_head_from_the_seed(toy: Toy) -
         else:
             raise AssertionError(f"{name} is neither copied nor new")
     assert one.config.id2label == {0: "negative", 1: "positive"}
+    assert start.max_length == 64
+
+
+@pytest.mark.parametrize(
+    ("model_type", "types"), [("bert", [0, 1]), ("roberta", []), ("xlm-roberta", []), ("distilbert", [])]
+)
+def test_every_layout_reads_pairs_with_a_wordpiece_vocabulary(
+    toy: Toy, tmp_path: Path, model_type: str, types: list
+) -> None:
+    """That tokenizer says token type 1, of which RoBERTa's layout, with one type, has no row."""
+    shape = EncoderConfig(
+        vocab_size=len((toy.teacher / "vocab.txt").read_text().splitlines()),
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=16,
+        max_positions=64,
+    )
+    made = make_random(shape, seed=0)
+    for file in toy.teacher.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_model(made, tmp_path, model_type, made.state_dict())
+    start = choose_start(config(model=str(tmp_path), task=("rte",)), TASKS["rte"])
+    model, examples = start.build(0), [Example("0", ("the dolan sees the melan .", "the dolan"), 1)]
+    inputs = make_inputs(TASKS["rte"], examples, start.tokenizer, model_columns(model), 64, is_train=True)
+    assert sorted(set(inputs.features[0].get("token_type_ids", []))) == types
+    [logits], _ = predict(model, TASKS["rte"].kind, inputs.features, collator_of(start.tokenizer), None)
+    assert np.isfinite(logits).all()
     assert start.max_length == 64
 
 
