@@ -195,7 +195,7 @@ def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int) -> 
         weights=session.weights,
         cell=cell,
         seed=seed,
-        recipe=recipe_of(session.start.model_type),
+        recipe=recipe_of(session.task, session.start.model_type),
         micro_batch=session.config.micro_batch,
         dtype=session.dtype,
         ds_config=session.config.ds_config,

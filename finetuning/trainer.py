@@ -110,7 +110,7 @@ def make_trainer(
         weight_decay=recipe.weight_decay,
         adam_beta2=recipe.adam_beta2,
         adam_epsilon=recipe.adam_epsilon,
-        max_grad_norm=1.0,
+        max_grad_norm=recipe.max_grad_norm,
         average_tokens_across_devices=False,  # what it would gather is not used
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
