@@ -21,6 +21,7 @@ from evaluation.speed_models import weight_files
 from evaluation.tasks import TASKS, Kind, Task
 from finetuning.bilstm import BiLstm, BiLstmConfig
 from finetuning.config import BILSTM, FinetuneConfig
+from finetuning.predicting import with_exact_head
 from model.families import FAMILIES
 from model.hub import resolve_folder
 from model.student import default_layers
@@ -90,7 +91,7 @@ def _builder(config: FinetuneConfig, task: Task, source: Path) -> tuple[Callable
 def _seeded(make: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
     def build(seed: int) -> nn.Module:
         transformers.set_seed(seed)
-        return make().float()
+        return with_exact_head(make().float())
 
     return build
 
@@ -175,7 +176,7 @@ def load_task_model(folder: Path, task: Task) -> nn.Module:
             "it was fine-tuned on another task"
         )
     _check_classes(folder, task, model.config)
-    return model.eval()
+    return with_exact_head(model).eval()
 
 
 def _check_classes(folder: Path, task: Task, config: Any) -> None:

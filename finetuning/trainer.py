@@ -96,7 +96,6 @@ def make_trainer(
 ) -> TaskTrainer:
     """Ready to train. `micro_batch` is a rank's share of a micro-batch. Errors: as `split_batch`."""
     size, accumulation = split_batch(cell.batch_size, micro_batch)
-    updates = -(-len(features) // cell.batch_size) * cell.epochs
     settings = transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=size,
@@ -120,7 +119,7 @@ def make_trainer(
         remove_unused_columns=False,  # what is the loss's is no argument of the model
         save_strategy="no",
         logging_nan_inf_filter=False,  # it would report a mean of the finite losses
-        logging_steps=max(1, updates // LOGS_PER_RUN),
+        logging_steps=1 / LOGS_PER_RUN,  # below 1 it is a share
         report_to=[],
         disable_tqdm=not (is_first_rank() and sys.stderr.isatty()),
         log_level="error",

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils.rnn import pad_sequence
 
 from evaluation.examples import Example
-from evaluation.tasks import TASKS
+from evaluation.tasks import TASKS, Kind
 from finetuning.bilstm import BiLstm, BiLstmConfig, load_bilstm
 from finetuning.config import FinetuneConfig
 from finetuning.material import collator_of, make_inputs, model_columns
-from finetuning.predicting import predict
+from finetuning.predicting import predict, with_exact_head
 from finetuning.starts import choose_start, halve, load_task_model
 from model.config import EncoderConfig
 from model.hub import save_model
@@ -152,6 +152,31 @@ def test_what_does_not_fit_is_refused(toy: Toy, tmp_path: Path) -> None:
         choose_start(config(model=str(torn)), TASKS["sst2"]).build(0)
     with pytest.raises(ValueError, match="has no spans"):
         choose_start(config(model="bilstm", teacher=str(toy.teacher), task=("squad",)), TASKS["squad"])
+
+
+@pytest.mark.parametrize("model_type", SHAPES)
+@pytest.mark.parametrize("head", ["SequenceClassification", "QuestionAnswering"])
+def test_logits_are_not_rounded_to_bf16(model_type: str, head: str) -> None:
+    """What the head reads may be; what it says is a sum of products in fp32, and is learnt from."""
+    torch.manual_seed(0)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(SHAPES[model_type]).eval()
+    ids = torch.arange(6, 38).view(2, 16)
+    kind = Kind.SPAN if head == "QuestionAnswering" else Kind.CLASSIFICATION
+
+    def logits() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(input_ids=ids)
+        return output.start_logits if kind is Kind.SPAN else output.logits
+
+    assert logits().dtype == torch.bfloat16
+    with_exact_head(model)
+    found = logits()
+    assert found.dtype == torch.float32
+    assert (found != found.bfloat16().float()).float().mean() > 0.9
+    found.sum().backward()
+    last = model.qa_outputs if kind is Kind.SPAN else getattr(model.classifier, "out_proj", model.classifier)
+    assert last.weight.grad is not None
+    assert last.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("is_pair", [False, True])
