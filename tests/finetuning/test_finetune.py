@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from finetune import main
 from finetuning.config import FinetuneConfig
 from tests.conftest import Toy
 from tests.finetuning.toy_tasks import write_rte, write_squad, write_sst2, write_stsb
-from tests.launch import deepspeed, run, torchrun, torchrun_command
+from tests.launch import deepspeed, free_port, start, torchrun
 
 FAST = ("--learning_rates", "3e-3", "--batch_sizes", "16", "--precision", "fp32", "--max_length", "32")
 
@@ -206,13 +207,21 @@ def test_the_model_that_is_kept_is_the_best_of_all_commands(toy: Toy, data: Path
 @pytest.mark.slow
 def test_a_full_disk_ends_all_ranks_and_loses_nothing(toy: Toy, data: Path, tmp_path: Path) -> None:
     arguments = ["--model", toy.teacher, "--task", "sst2", "--data", data, "--epochs", 1, "--seeds", 2, *FAST]
-    command = torchrun_command(2, "finetune.py", *arguments, "--output", tmp_path)
-    full = run(["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command])  # no file above 64 KiB: not the weights
-    assert full.returncode != 0
-    assert full.stdout.count("\nerror: ") == 1, full.stdout
-    assert "model.partial" in full.stdout
-    assert full.stdout.count("exitcode  : 4") == 2, full.stdout  # of both ranks: neither was waiting for the other
-    assert run(command).returncode == 0
+    port = str(free_port())
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+    def run_ranks(limit: str) -> list[tuple[int, str]]:
+        """Without a launcher, which would end the one that waits for the other."""
+        command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash", sys.executable, "finetune.py", *arguments]
+        ranks = [start([*command, "--output", tmp_path], **common, RANK=r, LOCAL_RANK=r) for r in ("0", "1")]
+        return [(rank.wait(200), rank.stdout.read()) for rank in ranks]  # type: ignore[union-attr]
+
+    (first, said), (second, nothing) = run_ranks("64")  # no file above 64 KiB: not the weights
+    assert (first, second) == (4, 4), said + nothing
+    assert said.count("\nerror: ") == 1
+    assert "model.partial" in said
+    assert "error" not in nothing
+    assert [code for code, _ in run_ranks("unlimited")] == [0, 0]
     assert len(read_result(tmp_path / "sst2").runs) == 2
     assert (tmp_path / "sst2/model/model.safetensors").exists()
 
