@@ -5,6 +5,7 @@ A file holds one model on one task: every run (a cell of the grid with one seed)
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -118,9 +119,12 @@ def write_result(result: TaskResult, folder: Path) -> None:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Atomically, nan as null. Errors: OSError."""
+    """Atomically, on the disk before it takes the place of what was there; nan as null. Errors: OSError."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(_without_nan(content), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

@@ -1,8 +1,10 @@
 """finetune.py from its flags to its exit code."""
 
+import contextlib
 import logging
 import math
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from command_line import is_first_rank
 from evaluation.results import TaskResult
 from evaluation.tasks import TASKS, headline_score
 from finetuning.config import FinetuneConfig
+from finetuning.folder import locked
 from finetuning.grids import grid_of
 from finetuning.session import Session, prepare, run_task
+from finetuning.together import everywhere, on_first_rank
 from model.config import read_json
 
 DIVERGED = 3
@@ -26,13 +30,15 @@ def finetune(config: FinetuneConfig) -> int:
     _quiet()
     if config.ds_config:
         check_ds_config(Path(config.ds_config))
-    sessions = [prepare(config, TASKS[name]) for name in config.task]
     _join_ranks()
     try:
-        results = []
-        for session in sessions:
-            _introduce(session)
-            results.append(run_task(session))
+        sessions = everywhere(lambda: [prepare(config, TASKS[name]) for name in config.task])
+        with contextlib.ExitStack() as locks:
+            on_first_rank(lambda: [locks.enter_context(locked(session.folder)) for session in sessions] and None)
+            results = []
+            for session in sessions:
+                _introduce(session)
+                results.append(run_task(session))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -40,7 +46,7 @@ def finetune(config: FinetuneConfig) -> int:
         _conclude(result, Path(config.output))
     hopeless = [result.task for result in results if math.isnan(result.headline(result.chosen))]
     if hopeless and is_first_rank():
-        print(f"error: no run of {', '.join(hopeless)} has a score; lower --learning_rates", flush=True)
+        print(f"error: no run of {', '.join(hopeless)} has a score; lower --learning_rates", file=sys.stderr)
     return DIVERGED if hopeless else 0
 
 
@@ -68,8 +74,10 @@ def _quiet() -> None:
     """Of the libraries' progress and hints, only errors."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    for name in ("DeepSpeed", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
 def _introduce(session: Session) -> None:
@@ -80,7 +88,7 @@ def _introduce(session: Session) -> None:
     runs = len(session.cells) * session.config.seeds
     print(
         f"{task.title}: {session.start.name}, {len(session.cells)} cells x {session.config.seeds} seeds = {runs} runs, "
-        f"inputs of up to {session.max_length} tokens, {session.settings()['precision']}. "
+        f"inputs of up to {session.max_length} tokens, {session.settings['precision']}. "
         f"Grid: {'as given, the rest from ' if named else ''}{grid.source}"
     )
     for name, part in session.parts.items():

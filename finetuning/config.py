@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.tasks import task_named
+from evaluation.tasks import SQUAD, task_named
 
 BILSTM = "bilstm"
 """In --model: a small recurrent network instead of a folder."""
@@ -50,7 +50,7 @@ class FinetuneConfig:
     """Keep the best run's model in OUTPUT/TASK/model, for example as the teacher of a second distillation."""
 
     teacher: str = ""
-    """Folder of a model fine-tuned on the same task: a second distillation, from its soft targets."""
+    """Folder or hub id of a model fine-tuned on the same task: a second distillation, from its soft targets."""
     temperature: float = 2.0
     """Of the soft targets (classes and spans; a regression follows the teacher's number itself)."""
     distillation_weight: float = 0.5
@@ -77,6 +77,8 @@ class FinetuneConfig:
             raise ValueError("--model bilstm reads the tokens of its teacher: give --teacher FOLDER")
         if self.train_data and len(self.task) > 1:
             raise ValueError(f"--train_data {self.train_data}: it is one task's, but --task names {len(self.task)}")
+        if self.teacher and len(self.task) > 1:
+            raise ValueError(f"--teacher {self.teacher}: it knows one task, but --task names {len(self.task)}")
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -98,3 +100,6 @@ class FinetuneConfig:
             raise ValueError(f"--temperature {self.temperature}: it must be above 0")
         if self.cosine_weight and not self.teacher:
             raise ValueError(f"--cosine_weight {self.cosine_weight} needs a --teacher to be near to")
+        if self.cosine_weight and (self.model == BILSTM or self.task == (SQUAD.name,)):
+            what = "a bilstm has no such hidden states" if self.model == BILSTM else "spans have no such vector"
+            raise ValueError(f"--cosine_weight {self.cosine_weight}: {what}. Leave it at 0")

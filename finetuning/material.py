@@ -75,21 +75,20 @@ def collator_of(tokenizer: Any) -> Collator:
 
 
 def teach(
-    config: FinetuneConfig,
+    folder: Path,
     task: Task,
     part: Part,
     student: Inputs,
-    student_tokenizer: Any,
+    *,
     max_length: int,
-    device: torch.device,
+    with_pooled: bool,
     dtype: torch.dtype | None,
 ) -> list[Feature]:
-    """Together: the student's training features with the teacher's logits (and first hidden states) beside them.
+    """Together: the student's training features with the logits (and first hidden states) of a teacher beside them.
 
     The teacher reads every example once, with its own tokenizer, instead of once an epoch, seed and cell: it has no
     dropout, so it always says the same. Errors: ValueError for another task's teacher, or, for spans, another tokenizer's.
     """
-    folder = Path(config.teacher).expanduser()
     teacher, tokenizer = load_task_model(folder, task), load_tokenizer(folder)
     length = min(max_length, num_positions(teacher.config))
     inputs = make_inputs(task, part.examples, tokenizer, model_columns(teacher), length, is_train=True)
@@ -99,7 +98,7 @@ def teach(
         raise ValueError(
             f"{folder} reads other tokens than the student: soft starts and ends need the same tokenizer and max_length"
         )
-    with_pooled = bool(config.cosine_weight)
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     logits, pooled = predict(
         teacher.to(device), task.kind, inputs.features, collator_of(tokenizer), dtype, with_pooled=with_pooled
     )
@@ -110,6 +109,7 @@ def teach(
 
 
 def model_columns(model: Any) -> tuple[str, ...]:
-    """Of a tokenizer's columns, those that the model reads: DistilBERT has no token types."""
+    """Of a tokenizer's columns, those that the model reads: DistilBERT has no token types, RoBERTa only one."""
     known = inspect.signature(model.forward).parameters
-    return tuple(name for name in INPUTS if name in known)
+    num_types = getattr(getattr(model, "config", None), "type_vocab_size", 0)
+    return tuple(name for name in INPUTS if name in known and (name != "token_type_ids" or num_types > 1))

@@ -16,6 +16,7 @@ from finetuning.features import Collator
 from finetuning.material import Inputs, Part
 from finetuning.predicting import predict
 from finetuning.spans import answers_of
+from finetuning.together import on_first_rank
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ def score_split(
     inputs: Inputs,
     collator: Collator,
     dtype: torch.dtype | None,
-    folder: Path | None,
+    folder: Path,
 ) -> Scored:
-    """Together; predictions are written into `folder` where one is given. Errors: OSError."""
+    """Together; predictions are written into `folder`. Errors: OSError."""
     logits, _ = predict(model, task.kind, inputs.features, collator, dtype)
+    return on_first_rank(lambda: _score(task, name, part, inputs, logits, folder))
+
+
+def _score(task: Task, name: str, part: Part, inputs: Inputs, logits: list[np.ndarray], folder: Path) -> Scored:
     if broken := sum(not np.isfinite(row).all() for row in logits):
         return Scored(
             dict.fromkeys(task.metrics, np.nan),
@@ -50,24 +55,22 @@ def score_split(
     outputs = np.stack(logits)
     labels = np.array([example.label for example in part.examples])
     predictions = outputs[:, 0] if task.kind is Kind.REGRESSION else outputs.argmax(axis=1)
-    if folder is not None:
-        with (folder / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(["id", "prediction", "label", *(f"logit_{number}" for number in range(outputs.shape[1]))])
-            for example, prediction, row in zip(part.examples, predictions, outputs, strict=True):
-                writer.writerow([example.id, prediction, example.label, *row])
+    with (folder / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["id", "prediction", "label", *(f"logit_{number}" for number in range(outputs.shape[1]))])
+        for example, prediction, row in zip(part.examples, predictions, outputs, strict=True):
+            writer.writerow([example.id, prediction, example.label, *row])
     report = score(task, predictions, labels)
     return Scored(report.scores, report.remarks)
 
 
-def _score_spans(part: Part, inputs: Inputs, logits: list[np.ndarray], name: str, folder: Path | None) -> Scored:
+def _score_spans(part: Part, inputs: Inputs, logits: list[np.ndarray], name: str, folder: Path) -> Scored:
     """The predictions are in the form that the official evaluation reads, with the n best answers beside."""
     answers = answers_of(part.examples, inputs.windows, logits)
     best = {question: candidates[0].text for question, candidates in answers.items()}
-    if folder is not None:
-        (folder / f"{name}.json").write_text(json.dumps(best, ensure_ascii=False, indent=1), encoding="utf-8")
-        n_best = {question: [asdict(one) for one in candidates] for question, candidates in answers.items()}
-        (folder / f"{name}.nbest.json").write_text(json.dumps(n_best, ensure_ascii=False), encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(best, ensure_ascii=False, indent=1), encoding="utf-8")
+    n_best = {question: [asdict(one) for one in candidates] for question, candidates in answers.items()}
+    (folder / f"{name}.nbest.json").write_text(json.dumps(n_best, ensure_ascii=False), encoding="utf-8")
     report = score_answers(
         best,
         {example.id: [answer.text for answer in example.label] for example in part.examples},  # type: ignore[union-attr]

@@ -1,9 +1,7 @@
 """All runs of one task: which there are already, each of the others, and result.json."""
 
 import gc
-import json
 import math
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,31 +11,47 @@ import torch
 from torch import nn
 
 from command_line import is_first_rank
-from evaluation.results import Cell, TaskResult, TaskRun, read_run, write_json, write_result
-from evaluation.tasks import Task, headline_score
+from evaluation.results import Cell, TaskResult, TaskRun, write_result
+from evaluation.tasks import Task
 from finetuning.config import FinetuneConfig
+from finetuning.folder import (
+    begin_run,
+    check_settings,
+    end_run,
+    finish_exchange,
+    finished,
+    keep,
+    run_folder,
+    write_settings,
+)
 from finetuning.grids import MAX_LENGTHS, cells_of, grid_of, recipe_of
 from finetuning.material import Inputs, Part, collator_of, make_inputs, model_columns, read_parts, teach
 from finetuning.objective import Weights
 from finetuning.scoring import score_split
-from finetuning.starts import Start, choose_start, digest_of
+from finetuning.starts import Start, check_teacher, choose_start, digest_of
+from finetuning.together import on_first_rank
 from finetuning.trainer import make_trainer, split_batch
+from model.hub import resolve_folder
 from model.teacher import cpu_multiplies_bf16
 
-RUN = "run.json"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """A task, before its first run."""
 
     config: FinetuneConfig
     task: Task
     start: Start
+    columns: tuple[str, ...]
+    """Of the tokenizer's, those that the model reads."""
+    parameters: int
+    teacher: Path | None
     parts: dict[str, Part]
     cells: list[Cell]
     max_length: int
     dtype: torch.dtype | None
+    settings: dict[str, Any]
+    """What all runs of a folder must have in common."""
 
     @property
     def folder(self) -> Path:
@@ -45,27 +59,18 @@ class Session:
 
     @property
     def weights(self) -> Weights:
-        c = self.config
-        if not c.teacher:
-            return Weights()
-        return Weights(
-            distillation=c.distillation_weight, task=c.task_weight, cosine=c.cosine_weight, temperature=c.temperature
-        )
+        return weights_of(self.config)
 
-    def settings(self) -> dict[str, Any]:
-        """What all runs of a folder must have in common."""
-        taught = {}
-        if self.config.teacher:
-            taught = {"teacher_weights": digest_of(Path(self.config.teacher).expanduser()), **asdict(self.weights)}
-        return {
-            "weights": self.start.digest,
-            "init": self.config.init,
-            "student_layers": list(self.config.student_layers),
-            "max_length": self.max_length,
-            "precision": str(self.dtype or torch.float32).removeprefix("torch."),
-            "examples": {name: part.digest for name, part in self.parts.items()},
-            **taught,
-        }
+
+def weights_of(config: FinetuneConfig) -> Weights:
+    if not config.teacher:
+        return Weights()
+    return Weights(
+        distillation=config.distillation_weight,
+        task=config.task_weight,
+        cosine=config.cosine_weight,
+        temperature=config.temperature,
+    )
 
 
 def prepare(config: FinetuneConfig, task: Task) -> Session:
@@ -77,17 +82,34 @@ def prepare(config: FinetuneConfig, task: Task) -> Session:
     cells = cells_of(config, grid_of(task, start.model_type))
     for cell in cells:
         split_batch(cell.batch_size, config.micro_batch)
-    session = Session(
+    max_length, dtype = min(longest, start.max_length), choose_autocast(config.precision)
+    model = start.build(0)
+    teacher = resolve_folder(config.teacher) if config.teacher else None
+    if teacher is not None:
+        check_teacher(teacher, task, model, bool(config.cosine_weight))
+    parts = read_parts(config, task)
+    taught = {} if teacher is None else {"teacher_weights": digest_of(teacher), **asdict(weights_of(config))}
+    return Session(
         config=config,
         task=task,
         start=start,
-        parts=read_parts(config, task),
+        columns=model_columns(model),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        teacher=teacher,
+        parts=parts,
         cells=cells,
-        max_length=min(longest, start.max_length),
-        dtype=choose_autocast(config.precision),
+        max_length=max_length,
+        dtype=dtype,
+        settings={
+            "weights": start.digest,
+            "init": config.init,
+            "student_layers": list(config.student_layers),
+            "max_length": max_length,
+            "precision": str(dtype or torch.float32).removeprefix("torch."),
+            "examples": {name: part.digest for name, part in parts.items()},
+            **taught,
+        },
     )
-    _check_settings(session)
-    return session
 
 
 def choose_autocast(precision: str) -> torch.dtype | None:
@@ -101,68 +123,69 @@ def choose_autocast(precision: str) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _check_settings(session: Session) -> None:
-    path = session.folder / "settings.json"
-    wanted = session.settings()
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name in wanted:
-            if before.get(name) != wanted[name]:
-                raise ValueError(
-                    f"{session.folder} has runs with {name} {before.get(name)}, these would have {wanted[name]}. "
-                    "Give another --output, or delete the folder"
-                )
-
-
 def run_task(session: Session) -> TaskResult:
-    """Together: every run that is not there yet, then result.json. Errors: OSError."""
-    session.folder.mkdir(parents=True, exist_ok=True)
-    if is_first_rank():
-        write_json(session.settings(), session.folder / "settings.json")
+    """Together: every run that is not there yet, then result.json. Errors: OSError, ValueError."""
     todo = [(cell, seed) for cell in session.cells for seed in range(session.config.seeds)]
-    done = {key: _finished(session, *key) for key in todo}
+    done = dict(zip(todo, on_first_rank(lambda: _begin(session, todo)), strict=True))
     inputs: dict[str, Inputs] = {}
     for number, key in enumerate(todo, start=1):
         if done[key] is None:
             inputs = inputs or _inputs(session)
-            run = done[key] = _run(session, inputs, *key, best=_best(session, list(done.values())))
+            run = done[key] = _run(session, inputs, *key)
             _say(f"{session.task.title} {number}/{len(todo)}: {describe(session.task, run)}")
-    result = _result(session, [run for run in done.values() if run is not None])
-    if is_first_rank():
-        write_result(result, session.folder)
+    runs = tuple(run for run in done.values() if run is not None)
+    return on_first_rank(lambda: _conclude(session, runs))
+
+
+def _begin(session: Session, todo: list[tuple[Cell, int]]) -> list[TaskRun | None]:
+    """What there is already of each run."""
+    check_settings(session.folder, session.settings)
+    finish_exchange(session.folder)
+    return [finished(run_folder(session.folder, *key), session.task) for key in todo]
+
+
+def _conclude(session: Session, runs: tuple[TaskRun, ...]) -> TaskResult:
+    kept = finished(session.folder / "model", session.task)
+    is_ours = kept is not None and (kept.cell, kept.seed) in [(run.cell, run.seed) for run in runs]
+    result = TaskResult(
+        task=session.task.name,
+        model=session.start.name,
+        parameters=session.parameters,
+        teacher=session.config.teacher,
+        settings=session.settings,
+        data={name: part.used for name, part in session.parts.items()},
+        runs=runs,
+        saved="model" if is_ours else "",
+    )
+    write_result(result, session.folder)
     return result
 
 
 def _inputs(session: Session) -> dict[str, Inputs]:
-    model = session.start.build(0)
-    tokenizer, columns = session.start.tokenizer, model_columns(model)
+    tokenizer = session.start.tokenizer
     inputs = {
-        name: make_inputs(session.task, part.examples, tokenizer, columns, session.max_length, name == "train")
+        name: make_inputs(session.task, part.examples, tokenizer, session.columns, session.max_length, name == "train")
         for name, part in session.parts.items()
     }
-    if session.config.teacher:
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if session.teacher is not None:
         train = inputs["train"]
-        taught = teach(
-            session.config,
+        features = teach(
+            session.teacher,
             session.task,
             session.parts["train"],
             train,
-            tokenizer,
-            session.max_length,
-            device,
-            session.dtype,
+            max_length=session.max_length,
+            with_pooled=bool(session.config.cosine_weight),
+            dtype=session.dtype,
         )
-        inputs["train"] = Inputs(taught, train.windows)
+        inputs["train"] = Inputs(features, train.windows)
     return inputs
 
 
-def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int, best: float) -> TaskRun:
-    """One fine-tuning; its model is kept where it is better than `best`."""
-    folder = _folder(session, cell, seed)
-    if is_first_rank():
-        shutil.rmtree(folder, ignore_errors=True)  # a run that was interrupted begins again
-        folder.mkdir(parents=True)
+def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int) -> TaskRun:
+    """Together: one fine-tuning, its scores and its model."""
+    folder = run_folder(session.folder, cell, seed)
+    on_first_rank(lambda: _begin_run(session, folder))
     model, collator = session.start.build(seed), collator_of(session.start.tokenizer)
     trainer = make_trainer(
         model,
@@ -172,7 +195,7 @@ def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int, bes
         weights=session.weights,
         cell=cell,
         seed=seed,
-        recipe=recipe_of(session.start.model_type),
+        recipe=recipe_of(session.task, session.start.model_type),
         micro_batch=session.config.micro_batch,
         dtype=session.dtype,
         ds_config=session.config.ds_config,
@@ -181,17 +204,18 @@ def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int, bes
     started = time.monotonic()
     trained = trainer.train()
     seconds = time.monotonic() - started
+    trained_model = trainer.accelerator.unwrap_model(trainer.model)
     scores, remarks = {}, dict[str, str]()
     for name in session.task.dev_splits:
         scored = score_split(
-            trainer.accelerator.unwrap_model(trainer.model),
+            trained_model,
             session.task,
             name,
             session.parts[name],
             inputs[name],
             collator,
             session.dtype,
-            folder if is_first_rank() else None,
+            folder,
         )
         scores[name] = scored.scores
         remarks |= {f"{name} {metric}": text for metric, text in scored.remarks.items()}
@@ -200,59 +224,25 @@ def _run(session: Session, inputs: dict[str, Inputs], cell: Cell, seed: int, bes
     run = TaskRun(
         cell=cell, seed=seed, scores=scores, remarks=remarks, train_loss=trained.training_loss, seconds=seconds
     )
-    if session.config.keep_model and headline_score(session.task, scores) > best:
-        _keep(session, trainer.accelerator.unwrap_model(trainer.model), run)
-    if is_first_rank():
-        write_json(asdict(run), folder / RUN)
-    del trainer, model
+    run = _end_run(session, folder, trained_model, run)
+    del trainer, model, trained_model
     gc.collect()  # the Trainer and its accelerator refer to each other
     return run
 
 
-def _keep(session: Session, model: nn.Module, run: TaskRun) -> None:
-    """The best model so far, with its tokenizer, whole or not at all."""
-    if not is_first_rank():
-        return
-    final, partial = session.folder / "model", session.folder / "model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    model.float().save_pretrained(partial)
-    session.start.tokenizer.save_pretrained(partial)
-    write_json(asdict(run), partial / RUN)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+def _begin_run(session: Session, folder: Path) -> None:
+    write_settings(session.folder, session.settings)
+    begin_run(folder)
 
 
-def _best(session: Session, runs: list[TaskRun | None]) -> float:
-    """Headline of the model that is kept: nothing if there is none."""
-    if not (session.folder / "model" / RUN).exists():
-        return -math.inf
-    known = [headline_score(session.task, run.scores) for run in runs if run is not None]
-    return max((value for value in known if not math.isnan(value)), default=-math.inf)
+def _end_run(session: Session, folder: Path, model: nn.Module, run: TaskRun) -> TaskRun:
+    def write() -> TaskRun:
+        if session.config.keep_model:
+            keep(session.folder, session.task, model, session.start.tokenizer, run)
+        end_run(folder, run)
+        return run
 
-
-def _finished(session: Session, cell: Cell, seed: int) -> TaskRun | None:
-    path = _folder(session, cell, seed) / RUN
-    return read_run(session.task, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
-def _folder(session: Session, cell: Cell, seed: int) -> Path:
-    name = f"batch-{cell.batch_size}_rate-{cell.learning_rate:g}_epochs-{cell.epochs}_seed-{seed}"
-    return session.folder / "runs" / name
-
-
-def _result(session: Session, runs: list[TaskRun]) -> TaskResult:
-    has_model = (session.folder / "model" / RUN).exists()
-    return TaskResult(
-        task=session.task.name,
-        model=session.start.name,
-        parameters=sum(p.numel() for p in session.start.build(0).parameters()),
-        teacher=session.config.teacher,
-        settings=session.settings(),
-        data={name: part.used for name, part in session.parts.items()},
-        runs=tuple(runs),
-        saved="model" if has_model else "",
-    )
+    return on_first_rank(write)
 
 
 def describe(task: Task, run: TaskRun) -> str:

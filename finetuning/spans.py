@@ -56,7 +56,7 @@ def span_features(
     Errors: ValueError where `max_length` leaves no room for a context.
     """
     contexts = [example.texts[1] for example in examples]
-    questions = [_shortened(example.texts[0], tokenizer) for example in examples]
+    questions = _shortened([example.texts[0] for example in examples], tokenizer)
     lengths = [len(ids) for ids in tokenizer(questions, add_special_tokens=False)["input_ids"]]
     special = tokenizer.num_special_tokens_to_add(pair=True)
     room = max_length - max(lengths) - special
@@ -93,14 +93,19 @@ def span_features(
     return features, windows
 
 
-def _shortened(question: str, tokenizer: Any) -> str:
-    question = question.strip()  # some have spaces in front, which byte-level tokenizers would read as words
-    offsets = tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return question if len(offsets) <= MAX_QUESTION else question[: offsets[MAX_QUESTION - 1][1]]
+def _shortened(questions: Sequence[str], tokenizer: Any) -> list[str]:
+    stripped = [question.strip() for question in questions]  # byte-level tokenizers would read spaces in front as words
+    encoded = tokenizer(stripped, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [
+        question if len(offsets) <= MAX_QUESTION else question[: offsets[MAX_QUESTION - 1][1]]
+        for question, offsets in zip(stripped, encoded, strict=True)
+    ]
 
 
 def _most_context(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each window (L,): which tokens have nowhere more context on their poorer side; the first window wins ties."""
+    if len(parts) == 1:
+        return [parts[0][:, 0] >= 0]
     best: dict[int, tuple[float, int]] = {}
     for number, offsets in enumerate(parts):
         inside = np.flatnonzero(offsets[:, 0] >= 0)
@@ -118,7 +123,9 @@ def _most_context(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def _labels(example: Example, offsets: np.ndarray) -> Feature:
     answer = example.label[0]  # type: ignore[index]
-    first, behind = answer.start, answer.start + len(answer.text)
+    # Some answers have a space at their end, which is in no token.
+    first = answer.start + len(answer.text) - len(answer.text.lstrip())
+    behind = answer.start + len(answer.text.rstrip())
     starts = np.flatnonzero((offsets[:, 0] <= first) & (offsets[:, 1] > first) & (offsets[:, 0] >= 0))
     ends = np.flatnonzero((offsets[:, 0] < behind) & (offsets[:, 1] >= behind))
     if not len(starts) or not len(ends):

@@ -18,9 +18,10 @@ from torch import nn
 
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.speed_models import weight_files
-from evaluation.tasks import Kind, Task
+from evaluation.tasks import TASKS, Kind, Task
 from finetuning.bilstm import BiLstm, BiLstmConfig
 from finetuning.config import BILSTM, FinetuneConfig
+from finetuning.predicting import with_exact_head
 from model.families import FAMILIES
 from model.hub import resolve_folder
 from model.student import default_layers
@@ -90,7 +91,7 @@ def _builder(config: FinetuneConfig, task: Task, source: Path) -> tuple[Callable
 def _seeded(make: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
     def build(seed: int) -> nn.Module:
         transformers.set_seed(seed)
-        return make().float()
+        return with_exact_head(make().float())
 
     return build
 
@@ -174,7 +175,32 @@ def load_task_model(folder: Path, task: Task) -> nn.Module:
             f"{folder} has {model.config.num_labels} outputs, {task.title} needs {task.num_outputs}: "
             "it was fine-tuned on another task"
         )
-    return model.eval()
+    _check_classes(folder, task, model.config)
+    return with_exact_head(model).eval()
+
+
+def _check_classes(folder: Path, task: Task, config: Any) -> None:
+    """By the names that config.json has of them, as far as they are a task's: LABEL_0 says nothing."""
+    names = [str(config.id2label[number]).casefold() for number in range(len(task.labels))]
+    if names == list(task.labels):
+        return
+    for other in (task, *TASKS.values()):
+        if names and sorted(names) == sorted(other.labels):
+            raise ValueError(
+                f"{folder} has the classes {', '.join(names)} in this order, {task.title} has {', '.join(task.labels)}: "
+                "it was fine-tuned on another task, or on other numbers of the same classes"
+            )
+
+
+def check_teacher(folder: Path, task: Task, student: nn.Module, with_hidden: bool) -> None:
+    """Before anything is run. Errors: ValueError where it is no teacher of the task, or of this student."""
+    teacher = load_task_model(folder, task)
+    load_tokenizer(folder)
+    if with_hidden and (one := teacher.config.hidden_size) != (two := student.config.hidden_size):
+        raise ValueError(
+            f"--cosine_weight compares hidden states: those of {folder} are {one} wide, the student's {two}. "
+            "Leave it at 0"
+        )
 
 
 def halve(teacher: nn.Module, layers: tuple[int, ...] = ()) -> nn.Module:

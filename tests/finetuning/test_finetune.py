@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from finetune import main
 from finetuning.config import FinetuneConfig
 from tests.conftest import Toy
 from tests.finetuning.toy_tasks import write_rte, write_squad, write_sst2, write_stsb
-from tests.launch import deepspeed, torchrun
+from tests.launch import deepspeed, free_port, start, torchrun
 
 FAST = ("--learning_rates", "3e-3", "--batch_sizes", "16", "--precision", "fp32", "--max_length", "32")
 
@@ -170,6 +171,61 @@ def test_a_second_distillation_makes_its_student_of_the_teacher(
     assert read_result(tmp_path / "c/sst2").parameters < result.parameters
 
 
+def test_a_teacher_of_another_task_is_refused_and_leaves_nothing(
+    toy: Toy, taught: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--model", toy.teacher, "--data", data, "--teacher", taught / "sst2/model", "--output", tmp_path / "a")
+    assert finetune("--task", "rte", *arguments) == 2
+    assert "has the classes negative, positive in this order" in capfd.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_runs_with_and_without_a_teacher_do_not_mix(
+    toy: Toy, taught: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ("--model", toy.teacher, "--task", "sst2", "--data", data, "--epochs", 1, "--seeds", 1)
+    command = (*command, "--output", tmp_path)
+    assert finetune(*command, "--teacher", taught / "sst2/model") == 0
+    assert finetune(*command) == 2
+    assert "these would have it not set" in capfd.readouterr().err
+
+
+def test_the_model_that_is_kept_is_the_best_of_all_commands(toy: Toy, data: Path, tmp_path: Path) -> None:
+    command = ("--model", toy.teacher, "--task", "sst2", "--data", data, "--seeds", 1, "--output", tmp_path)
+    good, poor = ("--epochs", 6), ("--epochs", 1, "--learning_rates", "1e-9")
+    assert finetune(*command, *good) == 0
+    best = read_result(tmp_path / "sst2")
+    assert best.saved == "model"
+    assert finetune(*command, *poor) == 0
+    assert read_result(tmp_path / "sst2").saved == ""  # it is of no run of this result
+    record = json.loads((tmp_path / "sst2/model/run.json").read_text())
+    assert record["scores"]["validation"] == best.runs[0].scores["validation"]
+    assert finetune(*command, *good) == 0
+    assert read_result(tmp_path / "sst2") == best
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_ranks_and_loses_nothing(toy: Toy, data: Path, tmp_path: Path) -> None:
+    arguments = ["--model", toy.teacher, "--task", "sst2", "--data", data, "--epochs", 1, "--seeds", 2, *FAST]
+    port = str(free_port())
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+    def run_ranks(limit: str) -> list[tuple[int, str]]:
+        """Without a launcher, which would end the one that waits for the other."""
+        command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash", sys.executable, "finetune.py", *arguments]
+        ranks = [start([*command, "--output", tmp_path], **common, RANK=r, LOCAL_RANK=r) for r in ("0", "1")]
+        return [(rank.wait(200), rank.stdout.read()) for rank in ranks]  # type: ignore[union-attr]
+
+    (first, said), (second, nothing) = run_ranks("64")  # no file above 64 KiB: not the weights
+    assert (first, second) == (4, 4), said + nothing
+    assert said.count("\nerror: ") == 1
+    assert "model.partial" in said
+    assert "error" not in nothing
+    assert [code for code, _ in run_ranks("unlimited")] == [0, 0]
+    assert len(read_result(tmp_path / "sst2").runs) == 2
+    assert (tmp_path / "sst2/model/model.safetensors").exists()
+
+
 def test_a_regression_is_learnt_and_taught(toy: Toy, data: Path, tmp_path: Path) -> None:
     arguments = ("--task", "stsb", "--data", data, "--seeds", 1, "--epochs", 2)
     assert finetune("--model", toy.teacher, *arguments, "--output", tmp_path / "a") == 0
@@ -241,6 +297,9 @@ def test_bad_input_is_refused_before_anything_is_written(
         (("--task", "sst2", "sst2", "--model", "x"), "each once"),
         (("--task", "sst2", "--model", "bilstm"), "give --teacher FOLDER"),
         (("--task", "sst2", "--model", "x", "--cosine_weight", "1"), "needs a --teacher"),
+        (("--task", "squad", "--model", "x", "--teacher", "y", "--cosine_weight", "1"), "spans have no such vector"),
+        (("--task", "sst2", "--model", "bilstm", "--teacher", "y", "--cosine_weight", "1"), "no such hidden states"),
+        (("--task", "sst2", "rte", "--teacher", "y"), "it knows one task"),
         (("--task", "sst2", "--model", "x", "--seeds", "0"), "--seeds 0"),
         (("--task", "sst2", "--model", "x", "--learning_rates", "-1"), "--learning_rates -1"),
         (("--task", "sst2", "rte", "--model", "x", "--train_data", "y"), "it is one task's"),

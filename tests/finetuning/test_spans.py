@@ -79,6 +79,15 @@ def test_a_long_question_is_cut_and_a_length_without_room_refused(tokenizer: obj
         span_features([example], tokenizer, INPUTS, 60, with_answers=True)
 
 
+@pytest.mark.parametrize("text", ["w3", " w3", "w3 ", " w3 w4 "])
+def test_spaces_around_an_answer_cost_nothing(tokenizer: object, text: str) -> None:
+    context = long_example(50, 0).texts[1]
+    example = Example("q", ("who ?", context), (Answer(text, context.index(text)),))
+    [feature], [window] = span_features([example], tokenizer, INPUTS, 384, with_answers=True)
+    first, last = window.offsets[feature["start_positions"]], window.offsets[feature["end_positions"]]
+    assert context[first[0] : last[1]] == text.strip()
+
+
 def brute_force(example: Example, windows: list, logits: list[np.ndarray]) -> dict[str, float]:
     """All valid spans, without limits on their number."""
     best: dict[str, float] = {}

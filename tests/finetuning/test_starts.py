@@ -9,10 +9,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.rnn import pad_sequence
 
-from evaluation.tasks import TASKS
+from evaluation.examples import Example
+from evaluation.tasks import TASKS, Kind
 from finetuning.bilstm import BiLstm, BiLstmConfig, load_bilstm
 from finetuning.config import FinetuneConfig
+from finetuning.material import collator_of, make_inputs, model_columns
+from finetuning.predicting import predict, with_exact_head
 from finetuning.starts import choose_start, halve, load_task_model
+from model.config import EncoderConfig
+from model.hub import save_model
+from model.student import make_random
 from tests.conftest import Toy
 
 SMALL = {"vocab_size": 60, "max_position_embeddings": 40}
@@ -73,6 +79,34 @@ def test_a_folder_keeps_its_encoder_and_draws_its_head_from_the_seed(toy: Toy) -
     assert start.max_length == 64
 
 
+@pytest.mark.parametrize(
+    ("model_type", "types"), [("bert", [0, 1]), ("roberta", []), ("xlm-roberta", []), ("distilbert", [])]
+)
+def test_every_layout_reads_pairs_with_a_wordpiece_vocabulary(
+    toy: Toy, tmp_path: Path, model_type: str, types: list
+) -> None:
+    """That tokenizer says token type 1, of which RoBERTa's layout, with one type, has no row."""
+    shape = EncoderConfig(
+        vocab_size=len((toy.teacher / "vocab.txt").read_text().splitlines()),
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=16,
+        max_positions=64,
+    )
+    made = make_random(shape, seed=0)
+    for file in toy.teacher.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_model(made, tmp_path, model_type, made.state_dict())
+    start = choose_start(config(model=str(tmp_path), task=("rte",)), TASKS["rte"])
+    model, examples = start.build(0), [Example("0", ("the dolan sees the melan .", "the dolan"), 1)]
+    inputs = make_inputs(TASKS["rte"], examples, start.tokenizer, model_columns(model), 64, is_train=True)
+    assert sorted(set(inputs.features[0].get("token_type_ids", []))) == types
+    [logits], _ = predict(model, TASKS["rte"].kind, inputs.features, collator_of(start.tokenizer), None)
+    assert np.isfinite(logits).all()
+    assert start.max_length == 64
+
+
 def test_a_random_start_shares_no_weight(toy: Toy) -> None:
     start = choose_start(config(model=str(toy.teacher), init="random"), TASKS["sst2"])
     stored = load_file(toy.teacher / "model.safetensors")
@@ -100,6 +134,13 @@ def test_what_does_not_fit_is_refused(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "gpt/config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="is a gpt2; fine-tuned are bert"):
         choose_start(config(model=str(tmp_path / "gpt")), TASKS["sst2"])
+    shape.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}  # as the hub's RoBERTa numbers them
+    transformers.BertForSequenceClassification(shape).save_pretrained(folder)
+    with pytest.raises(ValueError, match="contradiction, neutral, entailment in this order, MNLI has entailment"):
+        load_task_model(folder, TASKS["mnli"])
+    shape.id2label = {0: "Entailment", 1: "Neutral", 2: "Contradiction"}
+    transformers.BertForSequenceClassification(shape).save_pretrained(folder)
+    assert load_task_model(folder, TASKS["mnli"]).config.num_labels == 3  # type: ignore[union-attr]
     torn = tmp_path / "torn"
     torn.mkdir()
     for file in toy.teacher.iterdir():
@@ -111,6 +152,31 @@ def test_what_does_not_fit_is_refused(toy: Toy, tmp_path: Path) -> None:
         choose_start(config(model=str(torn)), TASKS["sst2"]).build(0)
     with pytest.raises(ValueError, match="has no spans"):
         choose_start(config(model="bilstm", teacher=str(toy.teacher), task=("squad",)), TASKS["squad"])
+
+
+@pytest.mark.parametrize("model_type", SHAPES)
+@pytest.mark.parametrize("head", ["SequenceClassification", "QuestionAnswering"])
+def test_logits_are_not_rounded_to_bf16(model_type: str, head: str) -> None:
+    """What the head reads may be; what it says is a sum of products in fp32, and is learnt from."""
+    torch.manual_seed(0)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(SHAPES[model_type]).eval()
+    ids = torch.arange(6, 38).view(2, 16)
+    kind = Kind.SPAN if head == "QuestionAnswering" else Kind.CLASSIFICATION
+
+    def logits() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(input_ids=ids)
+        return output.start_logits if kind is Kind.SPAN else output.logits
+
+    assert logits().dtype == torch.bfloat16
+    with_exact_head(model)
+    found = logits()
+    assert found.dtype == torch.float32
+    assert (found != found.bfloat16().float()).float().mean() > 0.9
+    found.sum().backward()
+    last = model.qa_outputs if kind is Kind.SPAN else getattr(model.classifier, "out_proj", model.classifier)
+    assert last.weight.grad is not None
+    assert last.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("is_pair", [False, True])
