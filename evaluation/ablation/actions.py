@@ -21,7 +21,7 @@ def list_cells(plan: Plan, number: int | None) -> int:
     chosen = plan.cells if number is None else (plan.numbered(number),)
     rows = []
     for cell in chosen:
-        state = conflict(cell, plan, settings) or str(status(cell, plan, settings))
+        state = conflict(cell, settings) or str(status(cell, plan, settings))
         rows.append((str(cell.number), cell.name, f"seed {cell.seed}", state, str(cell.folder)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
@@ -96,7 +96,7 @@ def summary(outcomes: dict[Cell, Status], commands: Commands) -> int:
 
 def refuse_conflicts(plan: Plan, settings: Settings) -> None:
     """Errors: ValueError naming every folder that cannot be used."""
-    found = [reason for cell in plan.cells if (reason := conflict(cell, plan, settings))]
+    found = [reason for cell in plan.cells if (reason := conflict(cell, settings))]
     if found:
         raise ValueError("\n".join(found))
 

@@ -41,7 +41,12 @@ OURS = {
     "help": "it trains nothing",
 }
 """Flags of train.py that are set here, and why."""
-OURS_OF_FINETUNE = {"model": "it is each cell's student", "output": "it lies beside each cell's student"}
+OURS_OF_FINETUNE = {
+    "model": "it is each cell's student",
+    "output": "it lies beside each cell's student",
+    "local_rank": OURS["local_rank"],
+    "help": OURS["help"],
+}
 COMMON = {"teacher": "all students are compared with one teacher", "eval_data": "all are scored on one text"}
 """Flags that a cell may not have of its own."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -74,33 +74,30 @@ def read_heldout(cell: Cell, settings: Settings) -> dict[str, float] | None:
 
 
 def read_tasks(cell: Cell, plan: Plan) -> dict[str, TaskResult]:
-    """Of the fine-tuning that is finished. Errors: ValueError for a file that is none of finetune.py's."""
-    found = {}
-    for task in plan.tasks:
-        try:
-            found[task] = read_result(cell.folder / "finetune" / task)
-        except FileNotFoundError:
-            continue
-    return found
+    """Of fine-tuning that was finished with these flags; after other flags finetune.py goes on, or says why it cannot.
+
+    Errors: ValueError for a file that is none of finetune.py's.
+    """
+    if not plan.finetune or read_json_file(cell.folder / "finetune.json") != plan.finetune:
+        return {}
+    return {task: read_result(cell.folder / "finetune" / task) for task in plan.tasks}
 
 
 def status(cell: Cell, plan: Plan, settings: Settings) -> Status:
     if is_locked(cell.folder):
         return Status(State.RUNNING, holder(cell.folder))
-    is_scored = read_heldout(cell, settings) is not None
-    tasks = read_tasks(cell, plan)
-    if is_trained(cell) and is_scored and len(tasks) == len(plan.tasks):
+    is_scored, is_tuned = read_heldout(cell, settings) is not None, len(read_tasks(cell, plan)) == len(plan.tasks)
+    if is_trained(cell) and is_scored and is_tuned:
         return Status(State.FINISHED)
     failure = read_json_file(cell.folder / "failed.json")
     if failure is not None:
         return Status(State.FAILED, f"{failure['stage']}: {failure['reason']}; see {failure['log']}")
     if not is_trained(cell):
         return Status(State.BEGUN, "training") if (cell.folder / "run").is_dir() else Status(State.TO_DO)
-    missing = [task for task in plan.tasks if task not in tasks]
-    return Status(State.BEGUN, "to be scored" if not is_scored else f"to be fine-tuned on {', '.join(missing)}")
+    return Status(State.BEGUN, "to be fine-tuned" if is_scored else "to be scored")
 
 
-def conflict(cell: Cell, plan: Plan, settings: Settings) -> str:
+def conflict(cell: Cell, settings: Settings) -> str:
     """Why the cell's folder cannot be used for it; empty where it can."""
     record, wanted = read_json_file(cell.folder / "cell.json"), settings.cells[cell.name].record
     if record is None:
@@ -111,18 +108,7 @@ def conflict(cell: Cell, plan: Plan, settings: Settings) -> str:
     for part, expected in wanted.items():
         if difference := _first_difference(record.get(part, {}), expected):
             return f"{cell.folder} was made with other {part}: {difference}. {other}"
-    tuned = read_json_file(cell.folder / "finetune.json")
-    if plan.finetune and tuned is not None and (difference := _first_difference(tuned, tuning_record(plan))):
-        return (
-            f"{cell.folder} was fine-tuned with other flags: {difference}. Move {cell.folder / 'finetune'} and "
-            "finetune.json away to fine-tune it again, or choose another output"
-        )
     return ""
-
-
-def tuning_record(plan: Plan) -> dict[str, Any]:
-    """What decides a result of fine-tuning; more tasks can be added later."""
-    return {name: value for name, value in plan.finetune.items() if name != "task"}
 
 
 def _first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -162,8 +162,8 @@ def _task_notes(plan: Plan, figures: Figures) -> Iterator[str]:
     if not plan.tasks:
         return
     yield (
-        "Tasks: the headline metric in per cent, the median over fine-tuning's own seeds. The mean counts each task as GLUE\n"
-        "does, and is there only with all of them."
+        "Tasks: the headline metric in per cent, the median over fine-tuning's own seeds. The mean counts each task as\n"
+        "GLUE does, and is there only with all of them."
     )
     if {TASKS[task] for task in plan.tasks} != set(GLUE):
         yield "These are not the nine tasks of GLUE, whose mean the published figures are of."

@@ -4,11 +4,9 @@ What decides a student is written down when its training starts, and compared wh
 Everything here raises ValueError or OSError for what the user can change, before the first cell is started.
 """
 
-import difflib
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +21,8 @@ from data.config import parse_corpora
 from data.corpus import Corpus
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.ablation.plan import Plan, arguments
+from evaluation.task_data import read_split
+from evaluation.tasks import task_named
 from model.config import EncoderConfig, StudentConfig, read_json
 from model.families import parse_config
 
@@ -89,7 +89,8 @@ def understand(plan: Plan) -> Settings:
 
 def look_at_files(plan: Plan, known: Settings) -> Settings:
     """All that cells read is there, fits together, and is part of their records from now on."""
-    check_programs(plan)
+    check_launcher(plan)
+    check_finetuning(plan)
     teacher = _read_teacher(str(known.cells[plan.baseline].flags["teacher"]))
     heldout = Corpus.open(plan.heldout.data, max_length=int(known.heldout["max_length"]))
     blends: dict[str, Blend] = {}
@@ -139,25 +140,33 @@ def _check_fit(teacher: "_Teacher", flags: Mapping[str, Any], blend: Blend) -> N
         )
 
 
-def check_programs(plan: Plan) -> None:
-    """The launcher, finetune.py and its flags."""
+def check_launcher(plan: Plan) -> None:
+    """The launcher."""
     if plan.launcher and shutil.which(plan.launcher[0], path=environment()["PATH"]) is None:
         raise FileNotFoundError(
             f"the launcher {plan.launcher[0]!r} is not on the PATH. Install it, or pass another with --launcher"
         )
+
+
+def check_finetuning(plan: Plan) -> None:
+    """The flags of finetune.py, and the files of its tasks: found wrong now, and not after the first training."""
     if not plan.finetune:
         return
+    # In a process of its own: `finetuning` is none of evaluation's business.
+    program = "from command_line import parse; from finetuning.config import FinetuneConfig as Config; import sys; "
+    program += "parse(Config, sys.argv[1:], '', prog='finetune.py')"
+    flags = arguments({**plan.finetune, "model": "student", "output": "results"})
     asked = subprocess.run(
-        [sys.executable, FINETUNE, "--help"], env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *flags], env=environment(), capture_output=True, text=True, check=False
     )
     if asked.returncode:
-        raise ValueError(f"{FINETUNE} --help ended with {asked.returncode}: {asked.stderr.strip()[-500:]}")
-    known = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]*)", asked.stdout)}
-    for name in plan.finetune:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "finetune.py --help lists what there is"
-            raise ValueError(f"{plan.path}: finetune.{name} is no flag of finetune.py: {hint}")
+        raise ValueError(f"{plan.path}: finetune.py refuses the flags of finetune:\n{asked.stderr.strip()}")
+    data = str(plan.finetune.get("data", "hf:"))
+    for task in map(task_named, plan.tasks):
+        for split in task.splits:
+            source = str(plan.finetune.get("train_data", data)) if split == "train" else data
+            if not source.startswith("hf:"):  # which takes the network, and minutes
+                read_split(task, split, source)
 
 
 def environment() -> dict[str, str]:

@@ -20,13 +20,14 @@ from evaluation.ablation.products import (
     read_heldout,
     read_tasks,
     student_of,
-    tuning_record,
     write_json_file,
 )
 from evaluation.ablation.settings import FINETUNE, ROOT, Settings
 
 SAVED = 75
 """Exit code of what was stopped and may be started again."""
+HOPELESS = 3
+"""Of finetune.py: its results are there, and those of a task have no score."""
 
 
 class StageFailed(Exception):  # noqa: N818
@@ -70,6 +71,8 @@ class Work:
         cell, launcher, begun = self.cell, self.plan.launcher, time.time()
         run = cell.folder / "run"
         record = {"cell": cell.name, "seed": cell.seed, **self.settings.cells[cell.name].record}
+        for outdated in ("heldout.json", "finetune.json"):
+            (cell.folder / outdated).unlink(missing_ok=True)  # of a student that was moved away
         write_json_file(cell.folder / "cell.json", record)
         words = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *arguments(cell.flags)]
         words += ["--seed", str(cell.seed), "--output", str(run), "--resume"]
@@ -103,14 +106,11 @@ class Work:
 
     def finetune(self) -> None:
         folder = self.cell.folder
-        write_json_file(folder / "finetune.json", tuning_record(self.plan))
         places = ["--model", str(student_of(self.cell)), "--output", str(folder / "finetune")]
         self.say(f"fine-tuning on {', '.join(self.plan.tasks)}")
         code = self.run([sys.executable, str(FINETUNE), *arguments(self.plan.finetune), *places])
-        if code == SAVED:
-            self.commands.stop_reason = self.commands.stop_reason or "finetune.py was stopped"
-        missing = [task for task in self.plan.tasks if task not in read_tasks(self.cell, self.plan)]
-        self.check("fine-tuning", code, f"no result of {', '.join(missing)}", is_done=code == 0 and not missing)
+        self.check("fine-tuning", code, is_done=code in (0, HOPELESS))
+        write_json_file(folder / "finetune.json", self.plan.finetune)
 
     def run(self, words: Sequence[str]) -> int:
         return self.commands.run(words, log=self.log, lock=self.lock, ask=terminate, if_orphaned=signal.SIGTERM)
