@@ -13,6 +13,7 @@ from evaluation.ablation.products import State, Status, conflict, status
 from evaluation.ablation.report import as_json, markdown
 from evaluation.ablation.settings import Settings, look_at_files, understand
 from evaluation.ablation.stages import SAVED, work_on
+from evaluation.sections import append_section
 
 
 def list_cells(plan: Plan, number: int | None) -> int:
@@ -37,10 +38,7 @@ def tabulate(plan: Plan, config: AblationConfig, command: str) -> int:
     section = markdown(plan, settings, figures, command)
     print(section, end="")
     if config.append:
-        path = Path(config.append)
-        gap = "\n" if path.exists() and path.stat().st_size else ""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(gap + section)
+        append_section(Path(config.append), section)
     if config.json:
         Path(config.json).write_text(as_json(plan, settings, figures, command), encoding="utf-8")
     return 0

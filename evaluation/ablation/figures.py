@@ -10,7 +10,8 @@ from evaluation.ablation.plan import Cell, Plan
 from evaluation.ablation.products import State, Status, read_heldout, read_json_file, read_tasks, status
 from evaluation.ablation.settings import Settings
 from evaluation.results import TaskResult
-from evaluation.tasks import TASKS, task_score
+from evaluation.table_scores import score_of
+from evaluation.tasks import TASKS
 
 BySeed = Mapping[int, float]
 MEAN = "mean"
@@ -118,7 +119,7 @@ def _scores(results: Mapping[str, TaskResult], plan: Plan) -> dict[str, float]:
     """The headline of every task, median over its own seeds; the mean only of all tasks, each counting as in GLUE."""
     scores = {task: result.headline(result.chosen) for task, result in results.items()}
     if plan.tasks and len(results) == len(plan.tasks):
-        scores[MEAN] = statistics.fmean(task_score(TASKS[task], result.median()) for task, result in results.items())
+        scores[MEAN] = statistics.fmean(score_of(result).value for result in results.values())
     return scores
 
 

@@ -12,6 +12,7 @@ OUTPUT/CELL/seed-S/cell.json       what decides the student, written before its 
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -69,8 +70,7 @@ def read_heldout(cell: Cell, settings: Settings) -> dict[str, float] | None:
     content = read_json_file(cell.folder / "heldout.json")
     if content is None or _first_difference(content.get("settings", {}), settings.heldout):
         return None
-    figures: dict[str, float] = content["figures"]
-    return figures
+    return {name: math.nan if value is None else float(value) for name, value in content["figures"].items()}
 
 
 def read_tasks(cell: Cell, plan: Plan) -> dict[str, TaskResult]:
@@ -135,13 +135,6 @@ def read_json_file(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged (it holds {type(content).__name__}). Delete it and start again")
     return content
-
-
-def write_json_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Atomically. Errors: OSError."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 # -- who works on a cell --

@@ -10,6 +10,8 @@ from typing import Any
 from evaluation.ablation.figures import BY_CHANCE, HELD_OUT, Column, Figures, Spread, task_columns
 from evaluation.ablation.plan import Plan
 from evaluation.ablation.settings import Settings, differences
+from evaluation.published import SOURCE
+from evaluation.sections import table
 from evaluation.tasks import GLUE, TASKS
 
 PUBLISHED: Mapping[tuple[str, Any], float] = {
@@ -20,7 +22,6 @@ PUBLISHED: Mapping[tuple[str, Any], float] = {
 }
 """The one flag in which a cell differs from the triple loss -> points of GLUE (Sanh et al. 2019, arXiv:1910.01108, table
 4)."""
-SOURCE = "Sanh et al. 2019"
 MISSING = "missing"
 
 NOTES = """\
@@ -29,7 +30,8 @@ sequences with the same masks, the same teacher, KL(teacher || student) at tempe
 positions; losses of the runs themselves, which have different weights and temperatures, are not compared. Less is
 better of MLM loss, KL and 1 - cos. In brackets: lowest to highest of the seeds. Differences are taken between students
 of the same seed, which read the same text in the same order, and then averaged. `*`: the mean difference is larger than
-the range of the seeds' differences, as it is by noise alone in {by_chance}."""
+the range of the seeds' differences, as it is by noise alone in {chances}
+of cases with {seeds} seeds."""
 
 
 def markdown(plan: Plan, settings: Settings, figures: Figures, command: str) -> str:
@@ -55,7 +57,7 @@ def markdown(plan: Plan, settings: Settings, figures: Figures, command: str) -> 
             "",
             *_not_finished(figures),
         ]
-    lines += ["", *orders(plan, settings, figures), NOTES.format(temperature=held["temperature"], by_chance=_chances())]
+    lines += ["", *orders(plan, settings, figures), _notes(settings)]
     lines += _task_notes(plan, figures)
     return "\n".join(lines) + "\n"
 
@@ -70,7 +72,7 @@ def held_out_table(plan: Plan, settings: Settings, figures: Figures) -> list[str
         ]
         for name in plan.names
     ]
-    return _table(["cell", "what differs", "seeds", *(column.title for column in HELD_OUT)], rows)
+    return table(["cell", "what differs", "seeds", *(column.title for column in HELD_OUT)], rows)
 
 
 def difference_table(plan: Plan, settings: Settings, figures: Figures) -> list[str]:
@@ -87,7 +89,7 @@ def difference_table(plan: Plan, settings: Settings, figures: Figures) -> list[s
         row = [name, f"{pairs} of {len(plan.seeds)}"]
         row += [_value(spread, column, sign="+") for spread, column in zip(spreads, columns, strict=True)]
         rows.append(row + ([f"{published[name]:+.2f}" if name in published else ""] if published else []))
-    return _table(header + ([f"GLUE in {SOURCE}"] if published else []), rows)
+    return table(header + ([f"GLUE in {SOURCE}"] if published else []), rows)
 
 
 def task_table(plan: Plan, figures: Figures) -> list[str]:
@@ -100,7 +102,7 @@ def task_table(plan: Plan, figures: Figures) -> list[str]:
         ]
         for name in plan.names
     ]
-    return _table(["cell", "seeds", *(column.title for column in columns)], rows)
+    return table(["cell", "seeds", *(column.title for column in columns)], rows)
 
 
 def published_points(plan: Plan, settings: Settings) -> dict[str, float]:
@@ -197,22 +199,21 @@ def _value(spread: Spread | None, column: Column, sign: str = "") -> str:
     if spread is None:
         return MISSING
     form = f"{{:{sign}.{column.digits}f}}"
-    mean, lowest, highest = (form.format(column.scale * v) for v in (spread.mean, spread.lowest, spread.highest))
+    values = (round(column.scale * v, column.digits) + 0.0 for v in (spread.mean, spread.lowest, spread.highest))
+    mean, lowest, highest = map(form.format, values)  # + 0.0: no -0.0
     if spread.seeds == 1 or math.isnan(spread.mean):
         return mean
     return f"{mean} ({lowest} to {highest}){' *' if sign and spread.stands_out else ''}"
 
 
-def _chances() -> str:
-    return ", ".join(f"{share:.1%} of cases with {seeds} seeds" for seeds, share in BY_CHANCE.items())
+def _notes(settings: Settings) -> str:
+    chances, seeds = [f"{share:.1%}" for share in BY_CHANCE.values()], list(map(str, BY_CHANCE))
+    joined = (f"{', '.join(words[:-1])} and {words[-1]}" for words in (chances, seeds))
+    return NOTES.format(temperature=settings.heldout["temperature"], **dict(zip(("chances", "seeds"), joined, strict=True)))
 
 
-def _section(title: str, table: Sequence[str]) -> list[str]:
-    return ["", f"### {title}", "", *table]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"### {title}", "", *lines]
 
 
 def _finite(value: Any) -> Any:

@@ -20,9 +20,9 @@ from evaluation.ablation.products import (
     read_heldout,
     read_tasks,
     student_of,
-    write_json_file,
 )
 from evaluation.ablation.settings import FINETUNE, ROOT, Settings
+from evaluation.results import write_json
 
 SAVED = 75
 """Exit code of what was stopped and may be started again."""
@@ -73,7 +73,7 @@ class Work:
         record = {"cell": cell.name, "seed": cell.seed, **self.settings.cells[cell.name].record}
         for outdated in ("heldout.json", "finetune.json"):
             (cell.folder / outdated).unlink(missing_ok=True)  # of a student that was moved away
-        write_json_file(cell.folder / "cell.json", record)
+        write_json(record, cell.folder / "cell.json")
         words = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *arguments(cell.flags)]
         words += ["--seed", str(cell.seed), "--output", str(run), "--resume"]
         self.say("training")
@@ -101,7 +101,7 @@ class Work:
         code = self.run([sys.executable, "-m", "evaluation.ablation.score", *arguments(flags)])
         self.check("scoring", code, is_done=code == 0)
         figures = json.loads(partial.read_text(encoding="utf-8"))
-        write_json_file(cell.folder / "heldout.json", {"settings": dict(settings.heldout), "figures": figures})
+        write_json({"settings": settings.heldout, "figures": figures}, cell.folder / "heldout.json")
         partial.unlink()
 
     def finetune(self) -> None:
@@ -110,7 +110,7 @@ class Work:
         self.say(f"fine-tuning on {', '.join(self.plan.tasks)}")
         code = self.run([sys.executable, str(FINETUNE), *arguments(self.plan.finetune), *places])
         self.check("fine-tuning", code, is_done=code in (0, HOPELESS))
-        write_json_file(folder / "finetune.json", self.plan.finetune)
+        write_json(self.plan.finetune, folder / "finetune.json")
 
     def run(self, words: Sequence[str]) -> int:
         return self.commands.run(words, log=self.log, lock=self.lock, ask=terminate, if_orphaned=signal.SIGTERM)
@@ -140,7 +140,7 @@ def work_on(cell: Cell, plan: Plan, settings: Settings, commands: Commands) -> S
                 Work(cell=cell, plan=plan, settings=settings, commands=commands, lock=lock).do()
             except StageFailed as error:
                 log = str(cell.folder / "output.txt")
-                write_json_file(failed, {"stage": error.stage, "reason": error.reason, "log": log, "time": time.time()})
+                write_json({"stage": error.stage, "reason": error.reason, "log": log, "time": time.time()}, failed)
                 return Status(State.FAILED, f"{error}; see {log}")
     except Busy as error:
         return Status(State.RUNNING, str(error))
