@@ -127,8 +127,8 @@ def orders(plan: Plan, settings: Settings, figures: Figures) -> Iterator[str]:
         if len(here) > 1:
             ours, theirs = (sorted(here, key=source.__getitem__) for source in (here, published))
             verdict = "the same order" if ours == theirs else "another order"
-            yield f"What costs most, first. {SOURCE}, by GLUE: {', '.join(theirs)}. Here, by {column.title.rstrip(' %')}: "
-            yield f"{', '.join(ours)}: {verdict}."
+            yield f"What costs most, first. {SOURCE}, by GLUE: {', '.join(theirs)}."
+            yield f"Here, by {column.title.rstrip(' %')}: {', '.join(ours)}; {verdict}."
             yield ""
 
 
@@ -198,10 +198,12 @@ def _value(spread: Spread | None, column: Column, sign: str = "") -> str:
     """Mean, and where there are several seeds the lowest and highest; a difference also says whether it stands out."""
     if spread is None:
         return MISSING
+    if math.isnan(spread.mean):
+        return "undefined"
     form = f"{{:{sign}.{column.digits}f}}"
     values = (round(column.scale * v, column.digits) + 0.0 for v in (spread.mean, spread.lowest, spread.highest))
     mean, lowest, highest = map(form.format, values)  # + 0.0: no -0.0
-    if spread.seeds == 1 or math.isnan(spread.mean):
+    if spread.seeds == 1:
         return mean
     return f"{mean} ({lowest} to {highest}){' *' if sign and spread.stands_out else ''}"
 
@@ -209,7 +211,9 @@ def _value(spread: Spread | None, column: Column, sign: str = "") -> str:
 def _notes(settings: Settings) -> str:
     chances, seeds = [f"{share:.1%}" for share in BY_CHANCE.values()], list(map(str, BY_CHANCE))
     joined = (f"{', '.join(words[:-1])} and {words[-1]}" for words in (chances, seeds))
-    return NOTES.format(temperature=settings.heldout["temperature"], **dict(zip(("chances", "seeds"), joined, strict=True)))
+    return NOTES.format(
+        temperature=settings.heldout["temperature"], **dict(zip(("chances", "seeds"), joined, strict=True))
+    )
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

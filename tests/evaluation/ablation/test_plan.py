@@ -1,6 +1,7 @@
 """The file of an ablation: what is refused, and how its cells are numbered."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,8 @@ from tests.launch import ROOT, run
 )
 def test_a_wrong_file_is_refused(toy: Toy, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = write(toy, tmp_path, **changes)
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*{re.escape(message)}"):
         read_plan(path)
-    assert message in str(error.value)
-    assert str(path) in str(error.value)
 
 
 def test_a_cell_named_twice_is_refused(toy: Toy, tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_all_cells_of_a_seed_come_before_the_next_seed(toy: Toy, tmp_path: Path)
         (5, "random", 2),
     ]
     assert plan.numbered(4).folder == tmp_path / "out/without_cosine/seed-2"
-    with pytest.raises(ValueError, match="--cell 6: .* 3 cells times 2 seeds, numbered 0 to 5"):
+    with pytest.raises(ValueError, match=r"--cell 6: .* 3 cells times 2 seeds, numbered 0 to 5"):
         plan.numbered(6)
 
 

@@ -1,5 +1,6 @@
 """What is found wrong before the first cell is started."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,18 @@ from tests.launch import ROOT
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"temprature": 3}, "refuses the flags of x: Unrecognized options: --temprature, 3 (perhaps you meant --temperature"),
-        ({"temperature": "two"}, "refuses the flags of x: Error parsing --temperature: could not convert string to float: 'two'"),
+        ({"temprature": 3}, "flags of x: Unrecognized options: --temprature, 3 (perhaps you meant --temperature"),
+        ({"temperature": "two"}, "flags of x: Error parsing --temperature: could not convert string to float: 'two'"),
         ({"temperature": -1}, "--temperature -1.0: must be above 0"),
         ({"ds_config": "absent.json"}, "refuses the flags of x: no DeepSpeed configuration at --ds_config absent.json"),
         ({"temperature": 2}, "x and triple_loss have the same flags"),
         ({"log_every": 1}, "x and triple_loss have the same flags"),
     ],
-)  # fmt: skip
+)
 def test_flags_that_train_refuses(toy: Toy, tmp_path: Path, flags: dict[str, Any], message: str) -> None:
     plan = plan_of(toy, tmp_path, cells={"triple_loss": {}, "x": flags})
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         understand(plan)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_corpus_of_other_words_is_refused(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two three four five six seven eight nine ten\n")
     prepare("--input", tmp_path / "text.txt", "--train_vocab", 40, "--workers", 1, "--output", tmp_path / "other")
     plan = plan_of(toy, tmp_path, cells={"triple_loss": {}, "x": {"data": [str(tmp_path / "other")]}})
-    with pytest.raises(ValueError, match="cell x: the teacher .* has another vocabulary than"):
+    with pytest.raises(ValueError, match=r"cell x: the teacher .* has another vocabulary than"):
         look_at_files(plan, understand(plan))
 
 
