@@ -63,7 +63,7 @@ def run_cells(chosen: tuple[Cell, ...], plan: Plan, settings: Settings, commands
     """One after the other; a failed one does not stop the others."""
     outcomes = {cell: status(cell, plan, settings) for cell in chosen}
     left = [cell for cell, found in outcomes.items() if found.state is not State.FINISHED]
-    print(f"{len(chosen)} cells times seeds, {len(chosen) - len(left)} finished before", flush=True)
+    print(f"{len(chosen)} students, {len(chosen) - len(left)} of them finished before", flush=True)
     seconds: list[float] = []
     for number, cell in enumerate(left, start=1):
         if commands.stop_reason:

@@ -89,7 +89,7 @@ def difference_table(plan: Plan, settings: Settings, figures: Figures) -> list[s
         row = [name, f"{pairs} of {len(plan.seeds)}"]
         row += [_value(spread, column, sign="+") for spread, column in zip(spreads, columns, strict=True)]
         rows.append(row + ([f"{published[name]:+.2f}" if name in published else ""] if published else []))
-    return table(header + ([f"GLUE in {SOURCE}"] if published else []), rows)
+    return table(header + ([f"GLUE points, {SOURCE}"] if published else []), rows)
 
 
 def task_table(plan: Plan, figures: Figures) -> list[str]:

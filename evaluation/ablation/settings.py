@@ -98,7 +98,9 @@ def look_at_files(plan: Plan, known: Settings) -> Settings:
     for name, wanted in known.cells.items():
         data, max_length = wanted.flags["data"], int(wanted.flags["max_length"])
         try:
-            blend = blends.setdefault(f"{data} {max_length}", Blend.open(data, max_length=max_length))
+            if (key := f"{data} {max_length}") not in blends:
+                blends[key] = Blend.open(data, max_length=max_length)
+            blend = blends[key]
             _check_fit(teacher, wanted.flags, blend)
             warnings += check_held_out(heldout, blend.corpora)
         except (ValueError, OSError) as error:

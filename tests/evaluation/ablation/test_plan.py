@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.ablation.plan import arguments, read_plan
+from evaluation.ablation.settings import understand
 from tests.conftest import Toy
 from tests.evaluation.ablation.made import content, plan_of, write
 from tests.launch import ROOT, run
@@ -115,3 +116,4 @@ def test_shipped_ablations_are_well_formed(name: str) -> None:
     plan = read_plan(path)
     assert plan.names[0] == plan.baseline
     assert plan.num_cells == len(json.loads(path.read_text())["cells"]) * len(plan.seeds)
+    assert understand(plan).cells.keys() == set(plan.names)

@@ -130,7 +130,7 @@ def test_the_published_points_stand_beside_their_cells_and_orders_are_compared(
     plan, settings = finished(toy, tmp_path, drawn)
     section = markdown(plan, settings, collect(plan, settings), "command")
     table = rows(section, "Differences from triple_loss")
-    assert table["cell"][-1] == "GLUE in Sanh et al. 2019"
+    assert table["cell"][-1] == "GLUE points, Sanh et al. 2019"
     assert [table[name][-1] for name in ("without_cosine", "without_mlm", "hot")] == ["-1.46", "-0.31", ""]
     assert "by GLUE: without_cosine, without_mlm.\nHere, by accuracy: without_cosine, without_mlm; the same" in section
     for cell in plan.cells:

@@ -66,7 +66,7 @@ def test_finished_cells_are_not_touched_and_a_failed_one_stops_no_other(toy: Toy
     before = files(tmp_path / "out")
     done = run(command(config))
     assert done.returncode == 1, done.stdout
-    assert "6 cells times seeds, 3 finished before" in done.stdout
+    assert "6 students, 3 of them finished before" in done.stdout
     for name, seed in (("random", 0), ("without_cosine", 1), ("random", 1)):
         log = tmp_path / f"out/{name}/seed-{seed}/output.txt"
         assert f"{name}, seed {seed}: failed (training: exit code 1; see {log})\n" in done.stdout
@@ -192,7 +192,7 @@ def test_an_ablation_killed_and_stopped_in_the_middle_goes_on(toy: Toy, tmp_path
     assert (first / "heldout.json").exists()
     done = run(command(config, "--json", tmp_path / "x.json"), timeout=600, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout
-    assert "4 cells times seeds, 1 finished before" in done.stdout
+    assert "4 students, 1 of them finished before" in done.stdout
     assert files(first) == finished
     attempts = {
         folder: [json.loads(line) for line in (folder / "run/attempts.jsonl").read_text().splitlines()]
@@ -206,7 +206,7 @@ def test_an_ablation_killed_and_stopped_in_the_middle_goes_on(toy: Toy, tmp_path
     check_figures(toy, out, tmp_path / "x.json")
     before = files(out)
     again = run(command(config))
-    assert "4 finished before" in again.stdout
+    assert "4 of them finished before" in again.stdout
     assert files(out) == before
 
 
