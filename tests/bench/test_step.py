@@ -46,6 +46,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|\n").split("|")]
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_variant_and_appends_its_table(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     path.write_text("# Measured\n")

@@ -20,12 +20,17 @@ QUICK = {
     "SIGKILL of a rank, start-up, mpirun",
 }
 """One of each fault, phase and launcher; the others take an hour."""
+SLOW = {"SIGUSR1 to a rank, evaluation, deepspeed", "SIGSTOP of a rank, forward, mpirun"}
+"""Of those, the ones that wait longest."""
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [pytest.param(cell, id=cell.name, marks=[] if cell.name in QUICK else [pytest.mark.matrix]) for cell in MATRIX],
-)
+def marks(cell: Cell) -> list[pytest.MarkDecorator]:
+    if cell.name not in QUICK:
+        return [pytest.mark.matrix]
+    return [pytest.mark.slow] if cell.name in SLOW else []
+
+
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name, marks=marks(cell)) for cell in MATRIX])
 def test_nothing_is_lost(
     cell: Cell, proof: Proof, record: Record, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

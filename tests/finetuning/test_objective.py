@@ -46,8 +46,8 @@ def test_a_regression_follows_labels_and_teacher() -> None:
     batch = {"labels": torch.tensor(labels), "teacher_logits": torch.tensor(teacher)}
     weights = Weights(distillation=1.0, task=1.0, temperature=5.0)
     found = components(Kind.REGRESSION, torch.tensor(student), batch, weights, None)
-    assert float(found["task"]) == pytest.approx(((student[:, 0] - labels) ** 2).mean(), rel=1e-5)
-    assert float(found["distillation"]) == pytest.approx(((student - teacher) ** 2).mean(), rel=1e-5)
+    assert found["task"].item() == pytest.approx(((student[:, 0] - labels) ** 2).mean(), rel=1e-5)
+    assert found["distillation"].item() == pytest.approx(((student - teacher) ** 2).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("padding", [0, 4])
@@ -73,8 +73,8 @@ def test_spans_do_not_depend_on_padding(padding: int) -> None:
     }
     logits = span_logits(given[:, 0], given[:, 1], mask)
     found = components(Kind.SPAN, logits, batch, weights, None)
-    assert float(found["task"]) == pytest.approx(task, rel=1e-5)
-    assert float(found["distillation"]) == pytest.approx(soft, rel=1e-5)
+    assert found["task"].item() == pytest.approx(task, rel=1e-5)
+    assert found["distillation"].item() == pytest.approx(soft, rel=1e-5)
     total(found, weights).backward()
     assert torch.isfinite(given.grad).all()
     assert (given.grad[~mask.bool()[:, None].expand_as(given)] == 0).all()
@@ -86,5 +86,5 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     found = components(Kind.CLASSIFICATION, logits, {"teacher_logits": logits.detach()}, weights, None)
     assert list(found) == ["distillation"]
     total(found, weights).backward()
-    assert float(found["distillation"]) == pytest.approx(0, abs=1e-6)
+    assert found["distillation"].item() == pytest.approx(0, abs=1e-6)
     assert logits.grad.abs().max() < 1e-6
