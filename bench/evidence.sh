@@ -1,9 +1,9 @@
 #!/bin/bash
 # What a student is worth, measured on this machine: a teacher into students of half its layers, distilled and from a random
-# start; each fine-tuned on the tasks whose data is here; a second distillation on SQuAD; the table, and the size and speed.
-# Resumable: what is there is not run again. Subsets are named in the table.
+# start; each fine-tuned on the tasks whose data is here; second distillations; the tables, and size and speed.
+# Resumable: what is there is not run again. Subsets are named in the tables.
 #
-#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students tasks squad2 tables
+#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students tasks twice tables
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
@@ -14,6 +14,8 @@ CORPUS=${CORPUS:-corpus/real}
 RUNS=${RUNS:-runs/real}
 UPDATES=${UPDATES:-400}                   # of 64 sequences of up to 128 tokens
 SEEDS=${SEEDS:-3}
+TASKS=${TASKS:-wnli rte cola stsb sst2 imdb squad}
+RESULTS=${RESULTS:-bench/RESULTS.md}
 export OMP_NUM_THREADS=1                  # two jobs at a time, a core each
 
 STUDENTS=(distilled random)
@@ -26,14 +28,15 @@ corpus() {
 }
 
 students() {
-  local name port=29611 pids=()
+  local name pids=()
+  mkdir -p "$RUNS"
   for name in "${STUDENTS[@]}"; do
     [ ! -e "$RUNS/$name/student" ] || continue
     # shellcheck disable=SC2086  # flags
-    torchrun --nproc_per_node 1 --master_port $((port++)) train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
+    torchrun --standalone --nproc_per_node 1 train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
       --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
       --eval_every 40 --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume ${START[$name]} \
-      > "$RUNS-$name.log" 2>&1 & pids+=($!)
+      > "$RUNS/$name.log" 2>&1 & pids+=($!)
   done
   local code=0 pid
   for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
@@ -58,9 +61,9 @@ flags_of() {
 
 tasks() {
   local task name
-  for task in wnli rte cola stsb sst2 imdb squad; do
+  for task in $TASKS; do
     for name in distilled random teacher; do echo "$name $task"; done
-  done | xargs -P 2 -L 1 "$0" one
+  done | xargs -P 2 -L 1 bench/evidence.sh one
 }
 
 one() {  # NAME TASK
@@ -70,20 +73,34 @@ one() {  # NAME TASK
   tune "$1" "$model" "$2" $(flags_of "$2")
 }
 
-# The distilled student once more, taught by the fine-tuned teacher; and students that were never pre-trained.
-squad2() {
+# The distilled student once more, taught by the fine-tuned teacher, on SQuAD; on SST-2 also what was never pre-trained.
+twice() {
+  printf '%s\n' "twice squad" "twice sst2" "unpretrained sst2" "bilstm sst2" | xargs -P 2 -L 1 bench/evidence.sh taught
+}
+
+taught() {  # NAME TASK
+  local model=$RUNS/distilled/student init=folder
+  case $1 in
+    unpretrained) init=random ;;
+    bilstm) model=bilstm ;;
+  esac
   # shellcheck disable=SC2046
-  tune distilled-twice "$RUNS/distilled/student" squad --teacher "$RUNS/tasks/teacher/squad/model" $(flags_of squad)
+  tune "$1" "$model" "$2" --init $init --teacher "$RUNS/tasks/teacher/$2/model" $(flags_of "$2")
 }
 
 tables() {
-  python -m evaluation.table --teacher "$RUNS/tasks/teacher" \
-    --student "distilled=$RUNS/tasks/distilled" "random=$RUNS/tasks/random" "twice=$RUNS/tasks/distilled-twice" --append bench/RESULTS.md
+  local results=$RUNS/tasks
+  python -m evaluation.table --teacher "$results/teacher" --student "distilled=$results/distilled" "random=$results/random" \
+    --append "$RESULTS"
+  python -m evaluation.table --tasks squad sst2 --teacher "$results/teacher" --append "$RESULTS" --student \
+    "once=$results/distilled" "twice=$results/twice" "unpretrained=$results/unpretrained" "bilstm=$results/bilstm"
+  python -m evaluation.speed --models "teacher=$results/teacher/stsb/model" "student=$results/distilled/stsb/model" \
+    --data "$DATA/glue/STS-B/sts-dev.csv" --append "$RESULTS"
 }
 
-for step in "${@:-corpus students tasks squad2 tables}"; do
+for step in "${@:-corpus students tasks twice tables}"; do
   case $step in
-    one) one "$2" "$3"; break ;;
+    one | taught) "$step" "$2" "$3"; break ;;
     *) for each in $step; do "$each"; done ;;
   esac
 done

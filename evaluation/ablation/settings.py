@@ -21,7 +21,7 @@ from data.config import parse_corpora
 from data.corpus import Corpus
 from data.tokenizer import vocabulary_fingerprint
 from evaluation.ablation.plan import Plan, arguments
-from evaluation.task_data import read_split
+from evaluation.task_data import read_split, source_of
 from evaluation.tasks import task_named
 from model.config import EncoderConfig, StudentConfig, read_json
 from model.families import parse_config
@@ -168,7 +168,7 @@ def check_finetuning(plan: Plan) -> None:
         for split in task.splits:
             source = str(plan.finetune.get("train_data", data)) if split == "train" else data
             if not source.startswith("hf:"):  # which takes the network, and minutes
-                read_split(task, split, source)
+                read_split(task, split, source_of(task, source))
 
 
 def environment() -> dict[str, str]:
