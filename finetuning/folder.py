@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is being written by another process. Wait for it, stop it, or give another --output"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            print(f"{folder} is on a file system without locks: see that nobody else writes it", flush=True)
         yield
 
 

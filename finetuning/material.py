@@ -41,7 +41,7 @@ class Inputs:
 
 
 def read_parts(config: FinetuneConfig, task: Task) -> dict[str, Part]:
-    """By split, train first. Errors: those of `read_split`, ValueError for a subset that is larger than the split."""
+    """By split, train first. A subset as large as its split or larger is all of it. Errors: those of `read_split`."""
     parts = {}
     for name in task.splits:
         is_train = name == "train"

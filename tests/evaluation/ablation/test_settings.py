@@ -75,8 +75,9 @@ def test_fine_tuning_that_could_not_start(toy: Toy, tmp_path: Path) -> None:
     plan = plan_of(toy, tmp_path, finetune=right | {"task": ["sst2", "rte"]})
     with pytest.raises(FileNotFoundError, match="RTE"):
         look_at_files(plan, understand(plan))
-    plan = plan_of(toy, tmp_path, finetune=right)
-    assert look_at_files(plan, understand(plan)).heldout["sequences"] == 24
+    for data in (tasks, tmp_path):  # the folder of GLUE, and one with glue/ in it, as finetune.py takes them
+        plan = plan_of(toy, tmp_path, finetune=right | {"data": str(data)})
+        assert look_at_files(plan, understand(plan)).heldout["sequences"] == 24
 
 
 def test_records_tell_what_decides_a_student_and_nothing_else(toy: Toy, tmp_path: Path) -> None:
