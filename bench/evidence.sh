@@ -12,7 +12,7 @@ DATA=${DATA:-../shared/data}              # wiki/, books/, glue/, imdb/, squad/
 TEACHER=${TEACHER:-../shared/models/minilm-l6-h384-mlm}
 CORPUS=${CORPUS:-corpus/real}
 RUNS=${RUNS:-runs/real}
-UPDATES=${UPDATES:-400}                   # of 64 sequences of up to 128 tokens
+UPDATES=${UPDATES:-200}                   # of 64 sequences of up to 128 tokens
 SEEDS=${SEEDS:-3}
 TASKS=${TASKS:-wnli rte cola stsb sst2 imdb squad}
 RESULTS=${RESULTS:-bench/RESULTS.md}
@@ -52,9 +52,10 @@ tune() {  # NAME MODEL TASK [FLAGS]
 
 flags_of() {
   case $1 in
-    sst2) echo --train_examples 8000 ;;
-    imdb) echo --max_length 128 --train_examples 3000 --eval_examples 2500 ;;
-    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 2500 ;;
+    sst2) echo --train_examples 4000 --epochs 2 ;;
+    rte) echo --epochs 2 ;;
+    imdb) echo --max_length 128 --train_examples 1500 --eval_examples 1000 --epochs 2 ;;
+    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --train_examples 2000 --eval_examples 800 --epochs 2 ;;
     *) echo ;;
   esac
 }

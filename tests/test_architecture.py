@@ -7,13 +7,15 @@ import pytest
 
 from tests.launch import ROOT
 
-PACKAGES = ("data", "model", "training", "evaluation", "finetuning", "launcher", "bench")
+PACKAGES = ("data", "model", "training", "evaluation", "finetuning", "exporting", "pruning", "launcher", "bench")
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},
     "training": {"training"},
     "evaluation": {"evaluation", "data", "model"},
     "finetuning": {"finetuning", "evaluation", "data", "model"},
+    "exporting": {"exporting", "finetuning", "evaluation", "data", "model"},
+    "pruning": {"pruning", "exporting", "finetuning", "evaluation", "data", "model"},
     "launcher": {"launcher", "data", "model", "training"},
 }
 SCRIPTS = (
