@@ -3,6 +3,7 @@
 The launcher, `data`, `evaluation` and the scripts all use it, so it belongs to none of them and imports none of them.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def parse(config_type: type[Config], arguments: Sequence[str], description: str,
     """
     import tyro
 
+    for noisy in ("torchao", "torch.utils._pytree"):  # where torchao is installed, transformers imports it
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return tyro.cli(
             config_type,

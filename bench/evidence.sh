@@ -28,15 +28,17 @@ corpus() {
 }
 
 students() {
-  local name pids=()
+  local name core=0 pids=()
   mkdir -p "$RUNS"
   for name in "${STUDENTS[@]}"; do
     [ ! -e "$RUNS/$name/student" ] || continue
+    # A run takes all cores that it may use: two would wait for each other.
     # shellcheck disable=SC2086  # flags
-    torchrun --standalone --nproc_per_node 1 train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
+    taskset -c $core torchrun --standalone --nproc_per_node 1 train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
       --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
       --eval_every 40 --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume ${START[$name]} \
       > "$RUNS/$name.log" 2>&1 & pids+=($!)
+    core=$((core + 1))
   done
   local code=0 pid
   for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
@@ -52,10 +54,12 @@ tune() {  # NAME MODEL TASK [FLAGS]
 
 flags_of() {
   case $1 in
-    sst2) echo --train_examples 4000 --epochs 2 ;;
+    cola) echo --train_examples 4000 --epochs 2 ;;
     rte) echo --epochs 2 ;;
-    imdb) echo --max_length 128 --train_examples 1500 --eval_examples 1000 --epochs 2 ;;
-    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --train_examples 2000 --eval_examples 800 --epochs 2 ;;
+    stsb) echo --train_examples 3000 --epochs 2 ;;
+    sst2) echo --train_examples 4000 --epochs 2 ;;
+    imdb) echo --max_length 128 --train_examples 1000 --eval_examples 1000 --epochs 2 ;;
+    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --train_examples 1500 --eval_examples 800 --epochs 2 ;;
     *) echo ;;
   esac
 }
