@@ -10,7 +10,7 @@ import torch
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
 from data.blend_report import epochs_by_name
 from evaluation.heldout import evaluate
-from export import save_student
+from student_folder import save_student
 from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
