@@ -1,12 +1,12 @@
 """Give a student to its users: a Hugging Face folder, ONNX and ExecuTorch programs, each proved to compute the same.
 
     python export.py --input runs/wiki --output exports/wiki
-    python export.py --input runs/finetune/student/sst2 --data glue --output exports/sst2 --teacher runs/finetune/teacher/sst2/model
+    python export.py --input runs/finetune/student/sst2 --data glue --teacher bert-base-uncased --output exports/sst2
     python export.py --input runs/finetune/student/squad --data squad --formats onnx --variants int8 --output exports/squad
 
-The output holds the model with its card, golden inputs with their outputs, and check.py, which needs nothing of distillery and
-says whether a runtime computes what was exported. Exit codes: 0 finished, 2 bad input, 3 a variant lost more than --max_drop
-and was not kept (the others are there), 4 nothing can be written.
+The output holds the model with its card, golden inputs with their outputs, and check.py, which needs nothing of distillery
+and says whether a runtime computes what was exported. Exit codes: 0 finished, 2 bad input, 3 a variant lost more than
+--max_drop and was not kept (the others are there), 4 nothing can be written.
 """
 
 import sys

@@ -12,7 +12,7 @@ class ExportConfig:
     """What to export, as what, and what it is measured on."""
 
     input: str
-    """A run (its student is taken), a student's folder, or a fine-tuned one: finetune.py's OUTPUT/TASK or OUTPUT/TASK/model."""
+    """A run (its student is taken), a student's folder, or finetune.py's OUTPUT/TASK or OUTPUT/TASK/model."""
     output: str
     """Folder to write. One that is there is replaced if it is an export, and refused if it is anything else."""
     formats: tuple[Literal["hf", "onnx", "executorch"], ...] = ("hf", "onnx", "executorch")

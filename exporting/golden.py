@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exporting.source import Source
 from exporting.variant import Outputs, Run
 
