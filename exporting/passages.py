@@ -15,8 +15,8 @@ PASSAGES = (
     ),
     (
         "Bread needs flour, water, salt and time. The dough rises because yeast turns sugar into gas. A baker folds it "
-        "every half hour so that it becomes strong and smooth. In a hot oven the crust browns within twenty minutes. It tastes "
-        "best when it has cooled for an hour.",
+        "every half hour so that it becomes strong and smooth. In a hot oven the crust browns within twenty minutes. It "
+        "tastes best when it has cooled for an hour.",
         (
             "What does bread need?",
             "Why does the dough rise?",

@@ -1,7 +1,7 @@
 """The texts that an export is measured, calibrated and checked on: the user's, or a few of ours where there are none."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from exporting.passages import EVERYTHING, QUESTIONS, SENTENCES, UNICODE, WORD
 from exporting.source import Head, Source
 from exporting.variant import Batch
 from finetuning.features import subset
+from finetuning.spans import MAX_QUESTION
 
 PART_BYTES = 1 << 24
 MOST_DOCUMENTS = 20_000
@@ -52,13 +53,16 @@ def spread(items: list[Item], count: int) -> list[Item]:
     return [items[row * len(items) // count] for row in range(count)]
 
 
-def encode(source: Source, texts: tuple[str, ...], max_length: int = 0) -> Batch:
-    """One text or pair -> what the model reads, B = 1, cut at `max_length` (default: the source's)."""
-    encoded = source.tokenizer(
-        *texts,
-        truncation="only_second" if source.head is Head.SPAN else True,
-        max_length=max_length or source.max_length,
-    )
+def tokenized(source: Source, texts: tuple[str, ...]) -> Any:
+    """The tokenizer's encoding of one text or pair, as long as the source reads at most; of spans the context is cut."""
+    if source.head is Head.SPAN:
+        return source.tokenizer(*texts, truncation="only_second", max_length=source.max_length)
+    return source.tokenizer(*texts, truncation=True, max_length=source.max_length)
+
+
+def encode(source: Source, texts: tuple[str, ...]) -> Batch:
+    """One text or pair -> what the model reads, B = 1."""
+    encoded = tokenized(source, texts)
     return {name: np.array([encoded[name]], dtype=np.int64) for name in source.input_names}
 
 
@@ -74,7 +78,7 @@ def golden_texts(source: Source, data: str, count: int) -> tuple[list[tuple[str,
         texts = [*texts, *_ours(source, wanted - len(texts))]
         origin = f"{origin}, and texts of distillery's own"
     if source.head is Head.MASKED_LM:  # whole documents would all be of the longest length
-        texts = [(" ".join(text.split()[: 5 + 7 * row % 60]),) for row, (text,) in enumerate(texts)]
+        texts = [(" ".join(text.split()[: 5 + (7 * row) % 60]),) for row, (text,) in enumerate(texts)]
     return [*texts, *special], origin
 
 
@@ -87,7 +91,7 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
         return [(text,) for text in spread(documents, CALIBRATION_TEXTS)], config.calibration
     if len(documents) < 2:
         raise ValueError(f"--calibration {config.calibration}: one text, but the task reads pairs. Give more documents")
-    pairs = list(zip(documents[::2], documents[1::2], strict=False))  # neighbours are a pair
+    pairs: list[tuple[str, ...]] = [*zip(documents[::2], documents[1::2], strict=False)]  # neighbours are a pair
     return spread(pairs, CALIBRATION_TEXTS), f"pairs of {config.calibration}"
 
 
@@ -105,7 +109,15 @@ def _in_use(source: Source, data: str, count: int, *, is_training: bool) -> tupl
     task = source.task
     split = "train" if is_training else task.dev_splits[0]
     examples = subset(read_split(task, split, source_of(task, data)).examples, count, shuffled=False)
-    return [example.texts for example in examples], f"{task.title}, {split}, of {data}"
+    texts = [example.texts for example in examples]
+    if source.head is Head.SPAN:
+        texts = [(_shortened(source, question), context) for question, context in texts]
+    return texts, f"{task.title}, {split}, of {data}"
+
+
+def _shortened(source: Source, question: str) -> str:
+    offsets = source.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return question if len(offsets) <= MAX_QUESTION else question[: offsets[MAX_QUESTION - 1][1]]
 
 
 def _ours(source: Source, count: int) -> list[tuple[str, ...]]:
