@@ -95,12 +95,20 @@ def _golden_span(encoded: Any, context: str, start_logits: np.ndarray, end_logit
 
 def best_span(starts: Sequence[float], ends: Sequence[float], first: int, behind: int) -> list[int] | None:
     """First and last token of the answer within tokens [first, behind): the best of the likeliest starts and ends."""
-    likely = [
-        sorted(range(first, behind), key=lambda place: -logits[place])[:N_BEST]  # noqa: B023 (used at once)
-        for logits in (starts, ends)
+    pairs = [
+        (start, end)
+        for start in _likeliest(starts, first, behind)
+        for end in _likeliest(ends, first, behind)
+        if start <= end < start + MAX_ANSWER
     ]
-    pairs = [(start, end) for start in likely[0] for end in likely[1] if start <= end < start + MAX_ANSWER]
-    return list(max(pairs, key=lambda pair: starts[pair[0]] + ends[pair[1]])) if pairs else None
+    if not pairs:
+        return None
+    start, end = max(pairs, key=lambda pair: starts[pair[0]] + ends[pair[1]])
+    return [start, end]
+
+
+def _likeliest(logits: Sequence[float], first: int, behind: int) -> list[int]:
+    return sorted(range(first, behind), key=lambda place: -logits[place])[:N_BEST]
 
 
 def _with_mask(source: Source, text: str) -> str:
