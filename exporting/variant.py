@@ -102,7 +102,7 @@ TEACHER = "teacher"
 class Figures:
     """What exporting/measure.py says of a variant: `measure(variants, source, config, folder)` -> by `Variant.name`.
 
-    The first variant is the fp32 PyTorch model, which the others are compared with. With --teacher there is one more, `TEACHER`.
+    The first variant is the fp32 PyTorch model, which the others are compared with. With --teacher there is `TEACHER`, too.
     """
 
     metric: str = ""
