@@ -21,6 +21,8 @@ from model.config import read_json
 FILE = "golden.json"
 VERSION = 1
 COUNT = 50
+Golden = dict[str, Any]
+"""The content of the file."""
 TOP_TOKENS = 20
 """Of a masked word, the likeliest ones are kept."""
 FP32_TOLERANCE = 1e-4
@@ -47,7 +49,7 @@ class Verdict:
     """A sentence where it is not right."""
 
 
-def make_golden(source: Source, texts: Sequence[tuple[str, ...]], origin: str, run: Run) -> dict[str, Any]:
+def make_golden(source: Source, texts: Sequence[tuple[str, ...]], origin: str, run: Run) -> Golden:
     """The content of golden.json, without variants. `origin` says where the texts are from."""
     return {
         "version": VERSION,
@@ -186,7 +188,7 @@ def judge(golden: Mapping[str, Any], file: str, outputs: Sequence[Outputs]) -> V
     )
 
 
-def read_golden(folder: Path) -> dict[str, Any]:
+def read_golden(folder: Path) -> Golden:
     """Errors: FileNotFoundError, ValueError."""
     path = folder / FILE
     if not path.is_file():

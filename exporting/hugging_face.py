@@ -1,4 +1,4 @@
-"""The Hugging Face folder of an export: what transformers, its pipelines and sentence-transformers open, and the proof of it."""
+"""The Hugging Face folder of an export, which transformers, its pipelines and sentence-transformers open, and its proof."""
 
 import json
 from collections.abc import Sequence
