@@ -157,8 +157,8 @@ def _scores(result: TaskResult | None) -> list[str]:
         lines.append(f"- {task.title}, {split}: {values} ({_seeds(result)})")
     lines += [
         "",
-        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text expect "
-        "less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
+        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text "
+        "expect less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
         "",
     ]
     return lines
