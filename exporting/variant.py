@@ -94,9 +94,16 @@ def pad(inputs: Sequence[Batch], pad_id: int, length: int = 0) -> Batch:
     }
 
 
+TEACHER = "teacher"
+"""The teacher's name among the figures; it is no variant."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What exporting/measure.py says of a variant: `measure(variants, source, config, folder)` -> by `Variant.name`."""
+    """What exporting/measure.py says of a variant: `measure(variants, source, config, folder)` -> by `Variant.name`.
+
+    The first variant is the fp32 PyTorch model, which the others are compared with. With --teacher there is `TEACHER`, too.
+    """
 
     metric: str = ""
     """The task's headline, or "masked words" (accuracy) of a masked LM; empty where there was no data."""
