@@ -130,8 +130,10 @@ def _use(report: Report) -> list[str]:
     source = report.source
     lines = ["## Use", "", "With FOLDER, this folder:", "", "```python", *_code(source), "```", ""]
     if source.head is Head.MASKED_LM:
-        averaged = "`SentenceTransformer(FOLDER)` averages its last hidden states into a vector; no record says that it was trained for that."
-        lines += [averaged, ""]
+        lines += [
+            "`SentenceTransformer(FOLDER)` averages its last hidden states; no record says it was trained for that.",
+            "",
+        ]
     files = [f"`{row.variant.file}` ({row.variant.name})" for row in report.kept[1:]]
     if files:
         lines += [f"For other runtimes: {', '.join(files)}.", ""]
