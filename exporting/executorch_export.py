@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exporting.executorch_program import Program, make_program
-from exporting.executorch_runtime import load_program, require_executorch, runtime_version
+from exporting.executorch_runtime import LoadedProgram, require_executorch, runtime_version
 from exporting.variant import MissingPackageError, Request, Run, Variant
 
 FILES = {"fp32": "executorch/model.pte", "int8": "executorch/model_int8.pte"}
@@ -37,13 +37,13 @@ def export_executorch(request: Request) -> list[Variant]:
 
 
 def _loader(file: str) -> Callable[[Path, int], Run]:
-    return lambda folder, threads: load_program(folder / file, threads)
+    return lambda folder, threads: LoadedProgram(folder / file, threads)
 
 
 def _remark(program: Program, precision: str, max_length: int) -> str:
-    inside, outside = sum(program.delegated.values()), sum(program.portable.values())
     bits = "weights, embeddings and the inputs of linear layers in 8 bit; " if precision == "int8" else ""
     return (
-        f"{bits}one input of 1 to {max_length} tokens at a time; {inside} operations in {program.num_delegates} parts by "
-        f"XNNPACK, {outside} by portable kernels ({', '.join(sorted(program.portable))})"
+        f"{bits}one input of 1 to {max_length} tokens at a time; XNNPACK runs {sum(program.delegated.values())} operations "
+        f"in {program.num_delegates} parts, ExecuTorch's portable kernels run {sum(program.portable.values())}: "
+        f"{', '.join(sorted(program.portable))}"
     )

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from exporting.executorch_runtime import quiet
+from exporting.executorch_file import share_tensors
+from exporting.executorch_runtime import INSTALL, quiet
 from exporting.plain import PlainModel
 
 HEAVY = ("linear", "mm", "bmm", "addmm", "matmul", "convolution", "_softmax", "gelu", "tanh", "relu")
@@ -36,7 +37,7 @@ class Program:
     num_delegates: int
     """Parts of the graph that XNNPACK has."""
     delegated: Mapping[str, int]
-    """Operation -> how often it runs in XNNPACK."""
+    """Operation -> how often it runs in XNNPACK, without the steps from fp32 to 8 bit and back."""
     portable: Mapping[str, int]
     """Operation -> how often it runs in ExecuTorch's own kernels."""
 
@@ -47,22 +48,25 @@ def make_program(plain: PlainModel, max_length: int, int8: bool) -> Program:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        model: nn.Module = SingleInput(plain)
-        length = torch.export.Dim("length", min=1, max=max_length)
-        example = tuple(
-            torch.ones(1, min(EXAMPLE_LENGTH, max_length), dtype=torch.int64) for _ in plain.input_names
-        )
-        shapes = tuple({1: length} for _ in example)
-        if int8:
-            quantize_embeddings(model)
-            model = _quantize_linear(torch.export.export(model, example, dynamic_shapes=shapes).module(), example)
-        exported = torch.export.export(model, example, dynamic_shapes=shapes)
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        delegated, portable, num_delegates = _where(edge.exported_program().graph_module)
+        edge = to_edge_transform_and_lower(_trace(plain, max_length, int8), partitioner=[XnnpackPartitioner()])
+        num_delegates, delegated, portable = _where(edge.exported_program().graph_module)
         if left := sorted(set(portable) & set(HEAVY)):
-            raise ValueError(f"this ExecuTorch does not run {', '.join(left)} in XNNPACK; exported for 1.5")
-        data = edge.to_executorch().buffer
+            raise ValueError(
+                f"this ExecuTorch keeps {', '.join(left)} out of XNNPACK. The one that does not: {INSTALL}"
+            )
+        data = share_tensors(edge.to_executorch().buffer)
     return Program(data=data, num_delegates=num_delegates, delegated=delegated, portable=portable)
+
+
+def _trace(plain: PlainModel, max_length: int, int8: bool) -> torch.export.ExportedProgram:
+    model: nn.Module = SingleInput(plain)
+    example = tuple(torch.ones(1, min(EXAMPLE_LENGTH, max_length), dtype=torch.int64) for _ in plain.input_names)
+    length = torch.export.Dim("length", min=1, max=max_length)
+    shapes = tuple({1: length} for _ in example)
+    if int8:
+        _quantize_embeddings(model.encoder)
+        model = _quantize_linear(torch.export.export(model, example, dynamic_shapes=shapes).module(), example)
+    return torch.export.export(model, example, dynamic_shapes=shapes)
 
 
 class SingleInput(nn.Module):
@@ -91,23 +95,32 @@ def single_attention(query: Tensor, key: Tensor, value: Tensor, penalty: Tensor,
 
 
 class ByteEmbedding(nn.Module):
-    """An embedding in 8 bit, each row with its scale, in operations that every build of ExecuTorch has."""
+    """An embedding in 8 bit, each row with its scale, in operations that every build of ExecuTorch has.
+
+    Rounded as the weights of linear layers are: a tied vocabulary projection is the same bytes.
+    """
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        weight = embedding.weight  # (V, H)
-        scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        self.register_buffer("scale", scale)  # (V, 1)
-        self.register_buffer("table", (weight / scale).round().to(torch.int8))
+        from torchao.quantization.pt2e import PerChannelMinMaxObserver
+
+        weight = embedding.weight.detach()  # (V, H)
+        largest = {"quant_min": -127, "quant_max": 127, "dtype": torch.int8}
+        observer = PerChannelMinMaxObserver(ch_axis=0, qscheme=torch.per_channel_symmetric, eps=2**-12, **largest)
+        observer(weight)
+        scale, zero = observer.calculate_qparams()
+        rows = torch.ops.quantized_decomposed.quantize_per_channel(weight, scale, zero, 0, *largest.values())
+        self.register_buffer("table", rows)
+        self.register_buffer("scale", scale.float()[:, None])  # (V, 1)
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.table).to(torch.float32) * F.embedding(ids, self.scale)
 
 
-def quantize_embeddings(model: nn.Module) -> None:
-    for name, child in model.encoder.named_children():
+def _quantize_embeddings(encoder: nn.Module) -> None:
+    for name, child in list(encoder.named_children()):
         if isinstance(child, nn.Embedding):
-            setattr(model.encoder, name, ByteEmbedding(child))
+            setattr(encoder, name, ByteEmbedding(child))
 
 
 def _quantize_linear(graph: torch.fx.GraphModule, example: tuple[Tensor, ...]) -> nn.Module:
@@ -123,27 +136,25 @@ def _quantize_linear(graph: torch.fx.GraphModule, example: tuple[Tensor, ...]) -
     return convert_pt2e(prepared)
 
 
-def _where(graph: Any) -> tuple[Counter[str], Counter[str], int]:
-    """Operations in XNNPACK, the others, and XNNPACK's parts."""
+def _where(graph: Any) -> tuple[int, Counter[str], Counter[str]]:
+    """Number of XNNPACK's parts, the operations in them, all others."""
     delegated: Counter[str] = Counter()
-    portable: Counter[str] = Counter()
     num_delegates = 0
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target is torch.ops.higher_order.executorch_call_delegate:
+        if node.target is torch.ops.higher_order.executorch_call_delegate:
             num_delegates += 1
             part = getattr(graph, node.args[0].target)
             assert part.backend_id == "XnnpackBackend", part.backend_id
-            delegated.update(_operations(part.original_module.graph_module))
-        else:
-            portable.update(_operations_of([node]))
-    return delegated, portable, num_delegates
+            delegated += _operations(part.original_module.graph_module)
+    return num_delegates, delegated, _operations(graph)
 
 
-def _operations(graph: Any) -> list[str]:
-    return _operations_of(graph.graph.nodes)
-
-
-def _operations_of(nodes: Any) -> list[str]:
-    """Names without namespace and overload: aten.linear.default is a linear."""
-    names = [str(getattr(n.target, "__name__", n.target)) for n in nodes if n.op == "call_function"]
-    return [name.removeprefix("aten.").split(".")[-2 if "." in name.removeprefix("aten.") else -1] for name in names]
+def _operations(graph: Any) -> Counter[str]:
+    """Without what computes nothing: aten.linear.default is a linear."""
+    found: Counter[str] = Counter()
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and hasattr(node.target, "_schema"):
+            name = node.target._schema.name.split("::")[1]
+            if "quantize" not in name and "qparams" not in name and name != "sym_size":
+                found[name] += 1
+    return found

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,27 +37,23 @@ class ThreadPool:
         """threads: 0 for ExecuTorch's own choice."""
         wanted = threads or self.default
         if wanted != self.size:
-            self.bindings._unsafe_reset_threadpool(wanted)
+            with quiet():
+                self.bindings._unsafe_reset_threadpool(wanted)
             self.size = wanted
             self.made += 1
 
 
-_pool: ThreadPool | None = None
-
-
+@cache
 def require_executorch() -> ThreadPool:
     """Imports it, in seconds and without a word. Errors: ImportError naming what to install."""
-    global _pool
-    if _pool is None:
-        if importlib.util.find_spec("executorch") is None:
-            raise ImportError(f"executorch is not installed: {INSTALL}")
-        with quiet():
-            try:
-                import executorch.extension.pybindings.portable_lib as bindings
-            except ImportError as error:
-                raise ImportError(f"executorch cannot be loaded ({error}). For torch 2.13: {INSTALL}") from error
-            _pool = ThreadPool(bindings)
-    return _pool
+    if importlib.util.find_spec("executorch") is None:
+        raise ImportError(f"executorch is not installed: {INSTALL}")
+    with quiet():
+        try:
+            import executorch.extension.pybindings.portable_lib as bindings
+        except ImportError as error:
+            raise ImportError(f"executorch cannot be loaded ({error}). For torch 2.13: {INSTALL}") from error
+        return ThreadPool(bindings)
 
 
 def runtime_version() -> str:
