@@ -34,7 +34,7 @@ def export(config: ExportConfig) -> int:
     """The exit code. Errors: ValueError and FileNotFoundError for bad input, OSError where nothing can be written."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    exporters = {name: _exporter(name) for name in config.formats if name != HF}
+    exporters: dict[str, Exporter] = {name: _exporter(name) for name in config.formats if name != HF}
     source = load_source(config.input)
     _introduce(source, config)
     with staged(Path(config.output), source.folder) as folder:
