@@ -6,7 +6,7 @@ onnxruntime's own quantizers are not used: the static one sends the residual str
 and neither shares a table between the embedding and the vocabulary projection.
 
 Weights of products have 7 bits. Processors without 8-bit dot products (AVX2; also relaxed WebAssembly on them) add two
-products u8 x s8 in 16 bits, which saturate: with weights in [-64, 64] two of them are at most 2 x 255 x 64 = 32,640 < 32,768,
+products u8 x s8 in 16 bits, which saturate: with weights in [-64, 64] two are at most 2 x 255 x 64 = 32,640 < 32,768,
 so that one file computes the same everywhere.
 Shapes: K inputs and N outputs of a product, V vocabulary, H width.
 """
