@@ -75,7 +75,7 @@ def _metadata(report: Report, name: str) -> ModelCardData:
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=PIPELINES[source.head],
-        tags=["distillery", "distillation", *formats, *pooled],
+        tags=["distillery", *(["distillation"] if _is_distilled(source) else []), *formats, *pooled],
         model_name=name,
         eval_results=None if result is None else _eval_results(result, PIPELINES[source.head]),
         ignore_metadata_errors=False,
@@ -99,6 +99,11 @@ def _eval_results(result: TaskResult, pipeline: str) -> list[EvalResult]:
         for metric, value in scores.items()
         if not math.isnan(value)
     ]
+
+
+def _is_distilled(source: Source) -> bool:
+    run, result = source.provenance.run, source.provenance.result
+    return (run is not None and run.is_distillation) or (result is not None and bool(result.teacher))
 
 
 def _seeds(result: TaskResult) -> str:
@@ -125,10 +130,10 @@ def _use(report: Report) -> list[str]:
     source = report.source
     lines = ["## Use", "", "With FOLDER, this folder:", "", "```python", *_code(source), "```", ""]
     if source.head is Head.MASKED_LM:
-        averaged = (
-            "`SentenceTransformer(FOLDER)` averages its last hidden states into a vector; it was not trained for that."
-        )
-        lines += [averaged, ""]
+        lines += [
+            "`SentenceTransformer(FOLDER)` averages its last hidden states; no record says it was trained for that.",
+            "",
+        ]
     files = [f"`{row.variant.file}` ({row.variant.name})" for row in report.kept[1:]]
     if files:
         lines += [f"For other runtimes: {', '.join(files)}.", ""]
@@ -157,8 +162,8 @@ def _scores(result: TaskResult | None) -> list[str]:
         lines.append(f"- {task.title}, {split}: {values} ({_seeds(result)})")
     lines += [
         "",
-        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text expect "
-        "less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
+        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text "
+        "expect less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
         "",
     ]
     return lines

@@ -57,7 +57,8 @@ def _write_tokenizer(source: Source, folder: Path) -> None:
     tokenizer.backend_tokenizer.no_padding()
     for name in ("is_local", "local_files_only"):  # of how it was loaded here
         tokenizer.init_kwargs.pop(name, None)
-    tokenizer.init_kwargs["model_input_names"] = list(source.input_names)  # DistilBERT refuses BERT's token types
+    tokenizer.model_input_names = list(source.input_names)  # DistilBERT refuses BERT's token types
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # named in both places it is stored
     tokenizer.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (source.folder / name).is_file() and not (folder / name).exists():

@@ -12,7 +12,8 @@ from finetuning.starts import head_of
 from tests.evaluation.finetuned import result, write
 
 VOCABULARY = 300
-MAX_LENGTH = 48
+MAX_LENGTH = 128
+TASK_LENGTH = 96
 DISTILBERT = {"dim": 64, "n_heads": 4, "n_layers": 2, "hidden_dim": 96, "max_position_embeddings": MAX_LENGTH}
 BERT = {
     "hidden_size": 64,
@@ -48,5 +49,5 @@ def write_task(folder: Path, task: str, family: str = "distilbert") -> Path:
     is_span = task == "squad"
     head = transformers.AutoModelForQuestionAnswering if is_span else transformers.AutoModelForSequenceClassification
     write_model(folder / task / "model", head, family, **head_of(TASKS[task]))
-    write(folder, result(task, 0.8, saved="model", settings={"max_length": 40}))
+    write(folder, result(task, 0.8, saved="model", settings={"max_length": TASK_LENGTH}))
     return folder / task
