@@ -103,8 +103,8 @@ class _Quantizer:
         self.added[f"{name}_int8"] = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
         self.added[f"{name}_scale"] = scale
 
-    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: object) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}_node", domain=domain, **attributes))
+    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: int) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], f"{output}_node", domain=domain, **attributes))
         return output
 
     def _activation(self, name: str, ranges: Ranges | None) -> tuple[str, str, str]:
