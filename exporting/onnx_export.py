@@ -42,8 +42,10 @@ def _convert(graph: onnx.ModelProto, precision: str, request: Request) -> tuple[
         return to_half(graph), "on a CPU computed in fp32: it saves bytes, no time"
     if precision == "int8":
         return quantize(graph), "ranges of activations are those of each input"
-    remark = f"ranges of activations are those of {len(request.calibration):,} inputs ({request.calibration_source})"
-    return quantize(graph, calibrate(graph, request.calibration)), remark
+    ranges, share = calibrate(graph, request.calibration)
+    inputs = f"{len(request.calibration):,} inputs ({request.calibration_source})"
+    remark = f"ranges of activations are those of {inputs}" + (f", {share:g} of the values cut" if share else "")
+    return quantize(graph, ranges), remark
 
 
 def _variant(precision: str, file: str, remark: str) -> Variant:

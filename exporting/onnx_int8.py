@@ -6,7 +6,7 @@ onnxruntime's own quantizers are not used: the static one sends the residual str
 and neither shares a table between the embedding and the vocabulary projection.
 
 Weights of products have 7 bits. Processors without 8-bit dot products (AVX2; also relaxed WebAssembly on them) add two
-products u8 x s8 in 16 bits, which saturate: with weights in [-64, 64] two of them are at most 2 x 255 x 64 = 32,640 < 32,768,
+products u8 x s8 in 16 bits, which saturate: with weights in [-64, 64] two are at most 2 x 255 x 64 = 32,640 < 32,768,
 so that one file computes the same everywhere.
 Shapes: K inputs and N outputs of a product, V vocabulary, H width.
 """
@@ -103,8 +103,8 @@ class _Quantizer:
         self.added[f"{name}_int8"] = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
         self.added[f"{name}_scale"] = scale
 
-    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: object) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}_node", domain=domain, **attributes))
+    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: int) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], f"{output}_node", domain=domain, **attributes))
         return output
 
     def _activation(self, name: str, ranges: Ranges | None) -> tuple[str, str, str]:

@@ -1,9 +1,7 @@
 """ONNX files in onnxruntime, on the CPU."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 
 from exporting.variant import Batch, Outputs, Run
@@ -41,9 +39,3 @@ def load_file(file: Path, threads: int) -> Run:
         return tuple(session.run(outputs, dict(batch)))
 
     return run
-
-
-def run_tensors(model: bytes, names: Sequence[str], inputs: Sequence[Batch]) -> "list[list[np.ndarray]]":
-    """Values of outputs of a model for each input."""
-    session = open_session(model, 0)
-    return [session.run(list(names), dict(batch)) for batch in inputs]
