@@ -80,8 +80,6 @@ def golden_texts(source: Source, data: str, count: int) -> tuple[list[tuple[str,
     if len(texts) < wanted:
         texts = [*texts, *_ours(source, wanted - len(texts))]
         origin = f"{origin}, and texts of distillery's own"
-    if source.head is Head.MASKED_LM:  # whole documents would all be of the longest length
-        texts = [(" ".join(text.split()[: 5 + (7 * row) % 60]),) for row, (text,) in enumerate(texts)]
     return [*texts, *special], origin
 
 
@@ -91,11 +89,18 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
         return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
     documents = read_documents(config.calibration, 0)
     if text_columns(source) == 1:
-        return [(text,) for text in spread(documents, CALIBRATION_TEXTS)], config.calibration
+        texts = spread(documents, CALIBRATION_TEXTS)
+        is_task = source.head is not Head.MASKED_LM
+        return [(text,) for text in texts] if is_task else _of_varied_length(texts), config.calibration
     if len(documents) < 2:
         raise ValueError(f"--calibration {config.calibration}: one text, but the task reads pairs. Give more documents")
     pairs: list[tuple[str, ...]] = [*zip(documents[::2], documents[1::2], strict=False)]  # neighbours are a pair
     return spread(pairs, CALIBRATION_TEXTS), f"pairs of {config.calibration}"
+
+
+def _of_varied_length(documents: Sequence[str]) -> list[tuple[str, ...]]:
+    """The first 5 to 99 words of each: whole documents would all be cut at the longest input."""
+    return [(" ".join(text.split()[: 5 + (7 * row) % 95]),) for row, text in enumerate(documents)]
 
 
 def text_columns(source: Source) -> int:
@@ -107,7 +112,7 @@ def _in_use(source: Source, data: str, count: int, *, is_training: bool) -> tupl
     if not data:
         return _ours(source, count), "texts of distillery's own, since no --data was given"
     if source.head is Head.MASKED_LM:
-        return [(text,) for text in read_documents(data, count)], data
+        return _of_varied_length(read_documents(data, count)), data
     assert source.task is not None, "measuring asks for the task first"
     task = source.task
     split = "train" if is_training else task.dev_splits[0]
