@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from exporting.source import Head, Source, load_source
 from exporting.staging import digest, staged
 from exporting.texts import calibration_texts, encode, golden_texts, spread
 from exporting.variant import TEACHER, Exporter, Figures, MissingPackageError, Request, Variant, total_bytes
+from model.hub import read_config, resolve_folder
 
 REFUSED = 3
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}
@@ -34,7 +35,7 @@ def export(config: ExportConfig) -> int:
     """The exit code. Errors: ValueError and FileNotFoundError for bad input, OSError where nothing can be written."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    exporters = [_exporter(name) for name in config.formats if name != HF]
+    exporters: dict[str, Exporter] = {name: _exporter(name) for name in config.formats if name != HF}
     source = load_source(config.input)
     _introduce(source, config)
     with staged(Path(config.output), source.folder) as folder:
@@ -70,13 +71,16 @@ def _introduce(source: Source, config: ExportConfig) -> None:
             f"--data {config.data}: it is not known which task {config.input} was fine-tuned on. Give finetune.py's "
             "OUTPUT/TASK, which has a result.json, or leave --data out"
         )
+    if config.teacher:
+        read_config(resolve_folder(config.teacher))  # what is wrong with it shows before the work
     if not config.data:
         print("no --data: accuracy is not measured, and no variant can be refused for it", flush=True)
 
 
-def _export(config: ExportConfig, source: Source, exporters: Sequence[Exporter], folder: Path) -> Report:
+def _export(config: ExportConfig, source: Source, exporters: Mapping[str, Exporter], folder: Path) -> Report:
     texts, origin = golden_texts(source, config.data, COUNT)
-    calibration, calibrated_on = calibration_texts(source, config)
+    is_static = "onnx" in exporters and "int8_static" in config.variants
+    calibration, calibrated_on = calibration_texts(source, config) if is_static else (texts, "")
     plain = plain_model(source.model)
     reference = write_hugging_face(source, folder)
     equality = check_equality(source, plain, folder, [encode(source, text) for text in spread(texts, EQUALITY_INPUTS)])
@@ -96,7 +100,11 @@ def _export(config: ExportConfig, source: Source, exporters: Sequence[Exporter],
         calibration_source=calibrated_on,
         opset=config.opset,
     )
-    variants = [reference, *(variant for exporter in exporters for variant in exporter(request))]
+    variants = [reference]
+    for name, exporter in exporters.items():
+        print(f"writing {name}: {', '.join(config.variants)}", flush=True)  # takes a minute
+        variants += exporter(request)
+    print("running every variant", flush=True)
     rows, teacher = _examine(config, source, variants, expected, folder)
     found = Report(
         source=source,
