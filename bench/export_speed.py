@@ -16,7 +16,23 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
 from command_line import parse
+from evaluation.sections import append_section, hardware, table
+from evaluation.speed_config import SpeedConfig
+from evaluation.speed_figures import Figure
+from evaluation.speed_models import load
+from evaluation.speed_report import read_texts
+from evaluation.speed_texts import Texts
+from exporting.measure_speed import AsModule, time_models
+from exporting.onnx_export import FILES, export_onnx
+from exporting.onnx_session import RUNTIME
+from exporting.plain import plain_model
+from exporting.variant import Batch, Request, total_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +65,6 @@ class ExportSpeedConfig:
         if self.sentences < 0:
             raise ValueError(f"--sentences {self.sentences}: at least 1 is needed, or 0 for all")
 
-
-if __name__ == "__main__":  # before the heavy imports, so that --help answers at once
-    ARGUMENTS = sys.argv[1:]
-    CONFIG = parse(ExportSpeedConfig, ARGUMENTS, __doc__ or "")
-
-import numpy as np
-import torch
-import transformers
-from torch import nn
-
-from evaluation.sections import append_section, hardware, table
-from evaluation.speed_config import SpeedConfig
-from evaluation.speed_figures import Figure
-from evaluation.speed_models import load
-from evaluation.speed_report import read_texts
-from evaluation.speed_texts import Texts
-from exporting.measure_speed import AsModule, time_models
-from exporting.onnx_export import FILES, export_onnx
-from exporting.onnx_session import RUNTIME
-from exporting.plain import plain_model
-from exporting.variant import Batch, Request, total_bytes
 
 TEACHER, STUDENT = "BERT-base, PyTorch fp32", "DistilBERT, PyTorch fp32"
 HEADER = (
@@ -151,8 +146,8 @@ def main(config: ExportSpeedConfig, command: str) -> None:
         "",
         f"{hardware()}; torch {torch.__version__}, transformers {transformers.__version__}, {RUNTIME}. Load average "
         f"{before:.1f} before, {os.getloadavg()[0]:.1f} after. {len(lengths)} texts of {texts.name}, {min(lengths)} to "
-        f"{max(lengths)} tokens, median {statistics.median(lengths):g}; batch 1, one thread, {config.rounds} rounds in turns "
-        f"of {config.turn} texts.",
+        f"{max(lengths)} tokens, median {statistics.median(lengths):g}; batch 1, one thread, {config.rounds} rounds in "
+        f"turns of {config.turn} texts.",
         "",
         *table(HEADER, rows(figures, sizes | bytes_of)),
     ]
@@ -164,7 +159,9 @@ def main(config: ExportSpeedConfig, command: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(CONFIG, f"python -m bench.export_speed {shlex.join(ARGUMENTS)}")
+        arguments = sys.argv[1:]
+        command = f"python -m bench.export_speed {shlex.join(arguments)}"
+        main(parse(ExportSpeedConfig, arguments, __doc__ or ""), command)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -24,6 +24,8 @@ OPSETS = range(20, 24)
 """GELU is an operator from 20 on, and torch's exporter knows none above 23; onnxruntime reads all of them."""
 LARGEST_FILE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
+CONSTANTS = 1000
+"""Bytes of shapes and axes, beside the weights."""
 UNFUSED = ("Softmax", "Erf", "Sqrt", "ReduceMean", "Pow")
 """Operators that attention, GELU or norms fall apart into where an exporter does not know them."""
 
@@ -116,13 +118,12 @@ def check_nodes(model: onnx.ModelProto, plain: PlainModel) -> None:
     }
     found = collections.Counter(node.op_type for node in model.graph.node)
     wrong = [f"{found[name]} {name} instead of {count}" for name, count in expected.items() if found[name] != count]
-    tables = [
-        x
-        for x in model.graph.initializer
-        if list(x.dims) in (shape := list(plain.encoder.word.weight.shape), shape[::-1])
-    ]
-    if len(tables) != 1:
-        wrong.append(f"the word embedding {len(tables)} times")
+    word = next(node.input[0] for node in model.graph.node if node.op_type == "Gather" and "input_ids" in node.input)
+    if is_word_head and not any(node.op_type == "Gemm" and node.input[1] == word for node in model.graph.node):
+        wrong.append("a vocabulary projection that does not read the word embedding")
+    num_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if num_bytes > (own := sum(parameter.nbytes for parameter in plain.parameters())) + CONSTANTS:
+        wrong.append(f"{num_bytes:,} bytes of weights instead of {own:,}")
     if wrong:
         raise ValueError(f"torch {torch.__version__} exports another graph than expected: {', '.join(wrong)}")
 

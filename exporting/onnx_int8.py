@@ -12,6 +12,7 @@ Shapes: K inputs and N outputs of a product, V vocabulary, H width.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -103,7 +104,7 @@ class _Quantizer:
         self.added[f"{name}_int8"] = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
         self.added[f"{name}_scale"] = scale
 
-    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: int) -> str:
+    def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], f"{output}_node", domain=domain, **attributes))
         return output
 
@@ -123,10 +124,10 @@ class _Quantizer:
     def _product(self, node: onnx.NodeProto) -> None:
         (name, weight), output = node.input[:2], node.output[0]
         values = self._array(weight)
-        if node.op_type == "Gemm":  # torch's linear layer of a single row: (N, K), with a bias
-            values, product = values.T, f"{output}_product"
-        else:
-            product = output
+        bias = node.input[2:]  # none where it is zero
+        product = f"{output}_product" if bias else output
+        if node.op_type == "Gemm":  # torch's linear layer of a single row: (N, K)
+            values = values.T
         self._add_weight(weight, values, axis=1, levels=PRODUCT_LEVELS)
         # A Gemm has the first token alone, too little for static ranges to pay, and sessions fuse none with them.
         ranges = self.ranges if node.op_type == "MatMul" else None
@@ -139,8 +140,8 @@ class _Quantizer:
         else:
             matrix = self._node("DequantizeLinear", [f"{weight}_int8", f"{weight}_scale"], f"{weight}_read", axis=1)
             self._node("MatMul", [f"{value}_read", matrix], product)
-        if product != output:
-            self._node("Add", [product, node.input[2]], output)
+        if bias:
+            self._node("Add", [product, *bias], output)
 
     def _lookup(self, node: onnx.NodeProto) -> None:
         """Rows of a table and their scales."""
@@ -154,17 +155,14 @@ class _Quantizer:
 
     def _tied_projection(self, node: onnx.NodeProto) -> None:
         """Reads the embedding's table (V, H) as it lies. Its input is quantized dynamically in either case."""
-        (name, table, bias), output = node.input, node.output[0]
+        (name, table, *bias), output = node.input, node.output[0]
         value, scale, zero = self._activation(name, None)
         self.added[f"{table}_zeros"] = np.zeros(len(self.added[f"{table}_scale"]), dtype=np.int8)
-        product = self._node(
-            "QGemm",
-            [value, scale, zero, f"{table}_int8", f"{table}_scale", f"{table}_zeros"],
-            f"{output}_product",
-            domain="com.microsoft",
-            transB=1,
-        )
-        self._node("Add", [product, bias], output)
+        product = f"{output}_product" if bias else output
+        inputs = [value, scale, zero, f"{table}_int8", f"{table}_scale", f"{table}_zeros"]
+        self._node("QGemm", inputs, product, domain="com.microsoft", transB=1)
+        if bias:
+            self._node("Add", [product, *bias], output)
 
 
 def _scale_and_zero(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
