@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score
 
 from data.batch import Batch as PackedBatch
 from data.masking import masked_counts
+from evaluation.examples import Example
 from evaluation.heldout import evaluate
 from evaluation.tasks import TASKS, Kind
 from exporting.config import ExportConfig
@@ -177,16 +178,10 @@ def test_inputs_of_a_batch_are_read_alone_and_unpadded(made: Path) -> None:
     assert 0 <= exam.score(watched).value <= 1
     assert len(set(seen)) == 2
     assert {rows for rows, _ in seen} == {1}
-    examples = [_example(text) for text in SENTENCES[:4]]
+    examples = [Example(id=text, texts=("What is it?", text), label=()) for text in SENTENCES[:4]]
     inputs = make_inputs(TASKS["squad"], examples, source.tokenizer, source.input_names, 96, is_train=False)
     collator = collator_of(source.tokenizer)
     ours, _ = predict(OneByOne(run, Kind.SPAN), Kind.SPAN, inputs.features, collator, None)
     theirs, _ = predict(source.model, Kind.SPAN, inputs.features, collator, None)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-def _example(text: str) -> object:
-    from evaluation.examples import Example
-
-    return Example(id=text[:9], texts=("What is it?", text), label=())
