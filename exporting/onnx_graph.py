@@ -131,6 +131,10 @@ def check_nodes(model: onnx.ModelProto, plain: PlainModel) -> None:
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """The exporter notes the source lines, with their folders, behind every node and weight."""
     graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = [value for value in graph.value_info if value.name not in weights]  # those of weights are said twice
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)
     for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]
         part.doc_string = ""

@@ -78,7 +78,7 @@ class _Quantizer:
                 self.nodes.append(node)
         used = {name for node in self.nodes for name in node.input}
         kept = [tensor for tensor in self.model.graph.initializer if tensor.name in used]
-        added = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.added.items()]
+        added = [numpy_helper.from_array(np.array(value, order="C"), name) for name, value in self.added.items()]
         whole = self.model.graph
         graph = helper.make_graph(
             self.nodes,
