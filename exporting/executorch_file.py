@@ -1,8 +1,8 @@
 """One copy of every tensor in a .pte: what XNNPACK and ExecuTorch's own kernels both read is written once.
 
-A program keeps each of XNNPACK's weights in a segment of its own, and the constants of all other kernels in one. A masked LM's
-vocabulary projection is the word embedding, so it would be in the file twice: more than a quarter of it. Here the list of
-segments says of such a weight that it is where the constant is, and its own bytes are cut out.
+A program keeps each of XNNPACK's weights in a segment of its own, and the constants of all other kernels in one. A masked
+LM's vocabulary projection is the word embedding, so it would be in the file twice: more than a quarter of it. Here the list
+of segments says of such a weight that it is where the constant is, and its own bytes are cut out.
 Format: schema/program.fbs and schema/extended_header.cpp of ExecuTorch, flatbuffers' tables; all numbers little-endian.
 """
 

@@ -1,7 +1,7 @@
 """A plain model -> one of ExecuTorch's programs, with all heavy operations in XNNPACK: fp32, or 8 bit.
 
-The program takes one input of any length up to a bound. Its attention is written so that XNNPACK takes all of it: XNNPACK
-reshapes only where one dimension is to be inferred, and knows no batches of heads of batches.
+The program takes one input of any length up to a bound. Attention is written for that, so that XNNPACK takes all of it:
+XNNPACK reshapes only where a single dimension is inferred, which leaves none for a batch.
 int8: weights of linear layers by output channel, their inputs as they come, by token (XNNPACK does that itself);
 embeddings by row. Softmax, GELU, norms and attention's products stay in fp32.
 Shapes: L tokens, H width, A heads, D width of a head, V rows of a table.
