@@ -242,6 +242,12 @@ def _limits(report: Report) -> list[str]:
         "- Licence and languages are not on record: whoever publishes it has to say.",
         "- Nothing was measured of bias, of harmful output, or on text of another kind than that named here.",
     ]
+    run = source.provenance.run
+    is_short = run is not None and run.flags.get("max_length", source.max_length) < source.max_length
+    if run is not None and is_short and source.provenance.result is None:
+        lines.append(
+            f"- It was distilled on texts of up to {run.flags['max_length']} tokens: longer ones were not seen."
+        )
     if not report.measured_on:
         lines.append(
             "- The accuracy of the variants was not measured when they were exported, only golden inputs were."

@@ -29,7 +29,7 @@ FLAGS = {
     "epochs": 3.0,
     "warmup_share": 0.05,
     "data": ["corpus/wiki", "corpus/books"],
-    "max_length": 128,
+    "max_length": 64,
     "temperature": 2.0,
     "weight_distillation": 5.0,
     "weight_mlm": 2.0,
@@ -121,6 +121,7 @@ def test_of_a_run(run: Path, tmp_path: Path) -> None:
     assert "Distilled from teachers/minilm: 5.0 x distillation, 2.0 x mlm, 1.0 x cosine, temperature 2.0" in body
     assert "corpus/wiki, corpus/books" in body
     assert "40 updates of 64 sequences, 0.3 M tokens, AdamW, learning rate 0.001" in body
+    assert "distilled on texts of up to 64 tokens" in body
     assert "finished; 2 starts, 0 incidents" in body
     assert "update 40: mlm_loss 3.5000, mlm_accuracy 0.3500." in body
     assert "teacher there: mlm_loss 3.0000, mlm_accuracy 0.4000" in body
