@@ -113,7 +113,8 @@ def _seeds(result: TaskResult) -> str:
 
 def _what_it_is(report: Report) -> list[str]:
     source, config = report.source, report.source.model.config
-    task = f", fine-tuned on {source.task.title}" if source.task is not None else ""
+    result = source.provenance.result
+    task = f", fine-tuned on {TASKS[result.task].title}" if result is not None else ""
     labels = f" Its classes are {', '.join(source.labels)}." if source.labels else ""
     numbers = f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} heads"
     pruned = getattr(config, PRUNED_HEADS, None) or {}

@@ -102,7 +102,7 @@ def _export(config: ExportConfig, source: Source, exporters: Mapping[str, Export
     )
     variants = [reference]
     for name, exporter in exporters.items():
-        print(f"writing {name}: {', '.join(config.variants)}", flush=True)  # takes a minute
+        print(f"writing {name}", flush=True)  # takes a minute
         variants += exporter(request)
     print("running every variant", flush=True)
     rows, teacher = _examine(config, source, variants, expected, folder)

@@ -86,7 +86,13 @@ def golden_texts(source: Source, data: str, count: int) -> tuple[list[tuple[str,
 def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[str, ...]], str]:
     """Texts like those of use, and where they are from. Errors: those of reading --calibration or --data."""
     if not config.calibration:
-        return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
+        try:
+            return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}. int8_static is calibrated on training examples: give --calibration TEXT, or leave it out of "
+                "--variants"
+            ) from None
     documents = read_documents(config.calibration, 0)
     if text_columns(source) == 1:
         texts = spread(documents, CALIBRATION_TEXTS)

@@ -123,3 +123,11 @@ def test_everything(sst2: Path) -> None:
     checked = run([sys.executable, "-I", sst2 / "all/check.py"])
     assert checked.returncode == 0, checked.stdout
     assert checked.stdout.count(": OK, ") == 7
+
+
+def test_no_training_examples_to_calibrate_on(sst2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(sst2 / "glue", tmp_path / "glue")
+    (tmp_path / "glue/SST-2/train.tsv").unlink()
+    flags = {"input": str(sst2 / "sst2"), "output": str(tmp_path / "out"), "formats": ("onnx",)}
+    assert export.main(ExportConfig(**flags, data=str(tmp_path / "glue"))) == 2  # type: ignore[arg-type]
+    assert "give --calibration TEXT" in capsys.readouterr().err
