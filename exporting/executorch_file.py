@@ -29,33 +29,43 @@ class Segment(NamedTuple):
     size: int
 
 
+class Layout(NamedTuple):
+    """Where everything is."""
+
+    segments: list[Segment]
+    weights: set[int]
+    """Which segments are XNNPACK's weights."""
+    constants: list[int]
+    """Offsets of the other kernels' constants, from where segments begin."""
+    constants_end: int
+
+
 def share_tensors(data: bytes) -> bytes:
     """The same program, shorter by the weights of XNNPACK's that are constants too."""
     file = bytearray(data)
     assert file[HEADER : HEADER + 4] == b"eh00", "ExecuTorch writes this header wherever there are segments"
-    segments, constants, named = _read(file)
-    for index in sorted(named):
-        offset = _find(file, segments[index], constants)
+    for index in sorted(_read(file).weights):
+        layout = _read(file)
+        offset = _find(file, layout.segments[index], layout)
         if offset is not None:
-            _move(file, segments[index], offset)
-            segments, constants, named = _read(file)
+            _move(file, layout.segments[index], offset, layout)
     return bytes(file)
 
 
-def _read(file: bytearray) -> tuple[list[Segment], list[int], set[int]]:
-    """All segments, offsets of the constants, and which segments are XNNPACK's weights."""
+def _read(file: bytearray) -> Layout:
     program = _pointed(file, 0)
     segments = []
     for table in _tables(file, _field(file, program, SEGMENTS)):
         offset, size = _field(file, table, 0), _field(file, table, 1)
         segments.append(Segment(offset, _number(file, "<Q", offset), _number(file, "<Q", size)))
     where = _pointed(file, _field(file, program, CONSTANT_SEGMENT))
-    first = segments[_number(file, "<I", _field(file, where, 0))].offset
+    whole = segments[_number(file, "<I", _field(file, where, 0))]
     offsets = _pointed(file, _field(file, where, 1))
     (count,) = struct.unpack_from("<I", file, offsets)
-    constants = [first + offset for offset in struct.unpack_from(f"<{count}Q", file, offsets + 4)]
+    constants = [whole.offset + offset for offset in struct.unpack_from(f"<{count}Q", file, offsets + 4)]
     names = _tables(file, _field(file, program, NAMED_DATA))
-    return segments, constants, {_number(file, "<I", _field(file, name, 1)) for name in names}
+    weights = {_number(file, "<I", _field(file, name, 1)) for name in names}
+    return Layout(segments, weights, constants, whole.offset + whole.size)
 
 
 def _field(file: bytearray, table: int, index: int) -> int:
@@ -85,26 +95,26 @@ def _tables(file: bytearray, position: int) -> list[int]:
     return [_pointed(file, vector + 4 + 4 * i) for i in range(count)]
 
 
-def _find(file: bytearray, segment: Segment, constants: list[int]) -> int | None:
+def _find(file: bytearray, segment: Segment, layout: Layout) -> int | None:
     """The offset of a constant that begins with the bytes of a segment."""
-    if segment.size < MIN_BYTES or segment.offset in constants:
+    if segment.size < MIN_BYTES or segment.offset < layout.constants_end:
         return None
     (begin,) = struct.unpack_from("<Q", file, SEGMENTS_BEGIN)
     with memoryview(file) as view:
         content = view[begin + segment.offset : begin + segment.offset + segment.size]
-        for offset in constants:
-            if view[begin + offset : begin + offset + segment.size] == content:
+        for offset in layout.constants:
+            end = offset + segment.size
+            if end <= layout.constants_end and view[begin + offset : begin + end] == content:
                 return offset
     return None
 
 
-def _move(file: bytearray, segment: Segment, offset: int) -> None:
+def _move(file: bytearray, segment: Segment, offset: int, layout: Layout) -> None:
     """Points a segment at `offset`, cuts its bytes out, and moves all that follows."""
-    segments, _, _ = _read(file)
     begin, size = struct.unpack_from("<QQ", file, SEGMENTS_BEGIN)
-    end = min((other.offset for other in segments if other.offset > segment.offset), default=size)
+    end = min((other.offset for other in layout.segments if other.offset > segment.offset), default=size)
     gap = end - segment.offset  # with the padding after it, so what follows stays aligned
-    for other in segments:
+    for other in layout.segments:
         if other.offset > segment.offset:
             struct.pack_into("<Q", file, other.written_at, other.offset - gap)
     struct.pack_into("<Q", file, segment.written_at, offset)
