@@ -1,0 +1,179 @@
+"""int8 and fp16 files against the fp32 one, against onnxruntime's own quantizer, and what is in them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from exporting import onnx_calibration
+from exporting.onnx_calibration import calibrate
+from exporting.onnx_half import to_half
+from exporting.onnx_int8 import PRODUCT_LEVELS, product_inputs, quantize
+from exporting.variant import Batch
+from tests.exporting.onnx_models import (
+    CLASSES,
+    SPAN,
+    batch_of,
+    counts,
+    expected,
+    exported,
+    in_session,
+    larger,
+    pruned,
+    run,
+    weights,
+)
+
+
+def inputs(seed: int = 0) -> list[Batch]:
+    plain, _ = larger()
+    return [batch_of(plain, length) for length in range(5 + seed, 60, 9)]
+
+
+def static() -> onnx.ModelProto:
+    _, model = larger()
+    return quantize(model, calibrate(model, inputs())[0])
+
+
+def relative_error(found: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.linalg.norm(found - reference) / np.linalg.norm(reference))
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_says_the_same_as_fp32_in_a_quarter_of_the_bytes(is_static: bool) -> None:
+    plain, model = larger()
+    small = static() if is_static else quantize(model)
+    same = []
+    for batch in inputs(seed=2):
+        (reference,), (found,) = expected(plain, batch), run(small, batch)
+        assert found.dtype == np.float32
+        assert relative_error(found, reference) < 0.06
+        same += (found.argmax(-1) == reference.argmax(-1)).flatten().tolist()
+    assert np.mean(same) > 0.85  # of 1,500 words with random weights the first two are often near
+    assert model.ByteSize() / small.ByteSize() > 3.5
+    onnx.checker.check_model(small)
+
+
+def test_is_as_near_as_onnxruntimes_own_quantizer(tmp_path: Path) -> None:
+    """Theirs leaves the tied projection in fp32 and has 8 bits, so that it may be a little nearer."""
+    plain, model = larger()
+    quantize_dynamic(
+        model, tmp_path / "theirs.onnx", op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+    )
+    theirs, ours = onnx.load(tmp_path / "theirs.onnx"), quantize(model)
+    errors = np.array(
+        [
+            [relative_error(run(one, batch)[0], expected(plain, batch)[0]) for one in (ours, theirs)]
+            for batch in inputs()
+        ]
+    )
+    assert errors[:, 0].mean() < 2 * errors[:, 1].mean()
+
+
+def test_a_table_is_in_the_file_once_and_every_other_weight_in_8_bits() -> None:
+    plain, model = larger()
+    word = plain.encoder.word.weight.numpy()
+    for small in (quantize(model), static()):
+        found = weights(small)
+        (table,) = [name for name, value in found.items() if value.shape == word.shape]
+        assert found[table].dtype == np.int8
+        scale = found[f"{table.removesuffix('_int8')}_scale"]
+        assert np.abs(found[table] * scale[:, None] - word).max() <= scale.max() / 2 + 1e-7
+        assert {node.op_type for node in small.graph.node if table in node.input} == {"Gather", "QGemm"}
+        assert not [name for name, value in found.items() if value.dtype == np.float32 and value.ndim > 1]
+
+
+def test_two_products_never_overflow_16_bits() -> None:
+    """As processors without 8-bit dot products add them: unsigned activation x signed weight, twice, saturating."""
+    for (_, model), num_products in ((larger(), 6 * 2 + 2), (pruned(), 6 * 2 + 1)):
+        small = quantize(model)
+        read = {name for node in small.graph.node if node.op_type in ("MatMulInteger", "QGemm") for name in node.input}
+        factors = [value for name, value in weights(small).items() if name in read and value.dtype == np.int8]
+        assert len([value for value in factors if value.ndim == 2]) == num_products
+        assert max(int(np.abs(value.astype(int)).max()) for value in factors) == PRODUCT_LEVELS
+    assert 2 * 255 * PRODUCT_LEVELS < 2**15
+
+
+@pytest.mark.parametrize(("family", "head", "left"), [("bert", SPAN, "MatMul"), ("roberta", CLASSES, "Gemm")])
+def test_the_last_projection_stays_and_every_other_product_is_integer(family: str, head: type, left: str) -> None:
+    plain, model = exported(family, head)
+    small, batch = quantize(model), batch_of(plain, 9, 4)
+    assert counts(small)["MatMul"] + counts(small)["Gemm"] == counts(small)[left] == 1
+    executed = in_session(small)
+    assert executed["MatMulIntegerToFloat"] + executed["DynamicQuantizeMatMul"] == 12 + (head is CLASSES)
+    assert not executed["MatMulInteger"]
+    assert executed["SkipLayerNormalization"] >= 4
+    for found, reference in zip(run(small, batch), expected(plain, batch), strict=True):
+        assert np.abs(found - reference).max() < 0.05
+
+
+def test_pruned_heads() -> None:
+    plain, model = pruned()
+    batch = batch_of(plain, 8)
+    assert relative_error(run(quantize(model), batch)[0], expected(plain, batch)[0]) < 0.05
+
+
+def test_static_ranges_are_those_of_the_calibration_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, model = larger()
+    monkeypatch.setattr(onnx_calibration, "SHARES", (0.0,))
+    ranges, share = calibrate(model, inputs())
+    assert share == 0.0
+    assert list(ranges) == product_inputs(model)
+    seen: list[torch.Tensor] = []
+    handle = plain.encoder.layers[1].ffn_out.register_forward_hook(
+        lambda _module, given, _output: seen.append(given[0])
+    )
+    for batch in inputs():
+        expected(plain, batch)
+    handle.remove()
+    true = min(float(value.min()) for value in seen), max(float(value.max()) for value in seen)
+    found = [pair for pair in ranges.values() if np.allclose(pair, true, rtol=1e-4)]
+    assert len(found) == 1
+    other, _ = calibrate(model, inputs(seed=3)[:2])
+    assert all(pair != other[name] for name, pair in ranges.items())
+    names = [name for name in weights(quantize(model, ranges)) if name.endswith("_scale")]
+    ours, theirs = weights(quantize(model, ranges)), weights(quantize(model, other))
+    assert any(ours[name] != theirs[name] for name in names if ours[name].ndim == 0)
+
+
+def test_the_share_that_is_cut_is_the_one_nearest_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, model = larger()
+    errors = {}
+    for share in (0.0, 1e-4, 0.02):
+        monkeypatch.setattr(onnx_calibration, "SHARES", (share,))
+        small = quantize(model, calibrate(model, inputs())[0])
+        errors[share] = np.mean([np.mean((run(small, one)[0] - expected(plain, one)[0]) ** 2) for one in inputs()])
+    monkeypatch.setattr(onnx_calibration, "SHARES", tuple(errors))
+    assert calibrate(model, inputs())[1] == min(errors, key=errors.__getitem__)
+    assert len(set(errors.values())) == 3
+
+
+def test_the_residual_stream_is_not_rounded() -> None:
+    small = static()
+    read = {output for node in small.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    assert {node.op_type for node in small.graph.node if read & set(node.input)} == {"MatMul"}
+    assert in_session(small)["MatMulIntegerToFloat"] == 13
+
+
+def test_half_has_half_the_bytes_and_norms_in_fp32() -> None:
+    plain, model = larger()
+    small, batch = to_half(model), inputs()[2]
+    (found,), (reference,) = run(small, batch), expected(plain, batch)
+    assert found.dtype == np.float32
+    assert {one.type.tensor_type.elem_type for one in small.graph.input} == {onnx.TensorProto.INT64}
+    assert 0 < relative_error(found, reference) < 2e-3
+    assert model.ByteSize() / small.ByteSize() > 1.9
+    kept = {name for node in small.graph.node if node.op_type == "LayerNormalization" for name in node.input[1:]}
+    assert {value.dtype for name, value in weights(small).items() if name in kept} == {np.dtype(np.float32)}
+    assert len([1 for value in weights(small).values() if value.shape == (1500, 96)]) == 1
+    assert counts(model)["LayerNormalization"] == 6  # the fp32 file was not changed
+
+
+def test_onnxruntime_has_kernels_for_all_of_it_without_a_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    for model in (quantize(larger()[1]), static()):
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert capfd.readouterr().err == ""
