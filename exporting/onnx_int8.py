@@ -1,7 +1,8 @@
 """ONNX in fp32 -> in int8: weights for each output channel, embeddings for each row, activations unsigned.
 
-Dynamic: an activation's range is that of the input at hand. Static: it is given, from calibration. Either way the residual
-stream, norms, GELU and attention stay in fp32, and so does a task's last projection, which costs nothing.
+Dynamic: an activation's range is that of the input at hand. Static: it is given, from calibration, but for the vocabulary
+projection and a classifier's hidden layer, which stay dynamic. Either way the residual stream, norms, GELU and attention are
+in fp32, and so is a task's last projection, which costs nothing.
 onnxruntime's own quantizers are not used: the static one sends the residual stream through 8 bits where it feeds a product,
 and neither shares a table between the embedding and the vocabulary projection.
 
