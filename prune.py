@@ -7,8 +7,8 @@
     python prune.py --model runs/wiki/student --data corpus/heldout --trim_vocab corpus/train --vocab_size 15000 \\
       --output runs/pruned/vocabulary
 
-What is pruned together is pruned in this order: layers, heads, vocabulary. Nothing is trained: finetune.py --model OUTPUT does
-that, and leaves pruned heads pruned. Exit codes: 0 finished, 2 bad input, 4 nothing can be written.
+What is pruned together is pruned in this order: layers, heads, vocabulary. Nothing is trained: finetune.py --model OUTPUT
+does that, and leaves pruned heads pruned. Exit codes: 0 finished, 2 bad input, 4 nothing can be written.
 """
 
 import shlex

@@ -47,7 +47,9 @@ class PruneConfig:
         if self.task:
             task_named(self.task)
         if not (self.prune_heads or self.sweep or self.layers or self.trim_vocab):
-            raise ValueError("nothing to prune: give --prune_heads SHARE, --layers NUMBERS, --trim_vocab TEXT or --sweep")
+            raise ValueError(
+                "nothing to prune: give --prune_heads SHARE, --layers NUMBERS, --trim_vocab TEXT or --sweep"
+            )
         for flag, share in (("prune_heads", self.prune_heads), *(("sweep", share) for share in self.sweep)):
             if not (math.isfinite(share) and 0 <= share < 1):
                 raise ValueError(f"--{flag} {share:g}: a share of the heads, at least 0 and below 1, for example 0.5")

@@ -91,11 +91,13 @@ def choose_heads(importance: Importance, config: Any, share: float, flag: str) -
     wanted, before = round(share * of), sum(map(len, gone.values()))
     if wanted > of - config.num_hidden_layers:
         raise ValueError(
-            f"{flag} {share:g}: {wanted} of {of} heads would leave a layer without any. At most "
-            f"{(of - config.num_hidden_layers) / of:.4g} can go, which leaves one in each of {config.num_hidden_layers} layers"
+            f"{flag} {share:g}: {wanted} of {of} heads gone would leave a layer without any. At most a share of "
+            f"{(of - config.num_hidden_layers) / of:.4g} can go, which leaves each layer one"
         )
     if wanted < before:
-        raise ValueError(f"{flag} {share:g}: {before} of {of} heads are gone already. Give a share of all that is larger")
+        raise ValueError(
+            f"{flag} {share:g}: {before} of {of} heads are gone already. Give a share of all that is larger"
+        )
     left = {layer: len(heads) for layer, heads in enumerate(importance)}
     ranking = sorted((value, layer, head) for layer, heads in enumerate(importance) for head, value in heads.items())
     for _, layer, head in ranking:

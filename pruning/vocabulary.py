@@ -72,7 +72,8 @@ def trimmed_record(record: Mapping[str, Any], kept: Ids) -> dict[str, Any]:
     else:
         model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
     if model["type"] == "BPE":
-        model["merges"] = [merge for merge in model["merges"] if {*merge, _merged(model, *merge)} <= set(model["vocab"])]
+        names = model["vocab"].keys()
+        model["merges"] = [merge for merge in model["merges"] if {*merge, _merged(model, *merge)} <= names]
     for token in trimmed.get("added_tokens") or ():
         token["id"] = new[token["id"]]
     _renumber_processor(trimmed.get("post_processor"), new)
