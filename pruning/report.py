@@ -58,8 +58,8 @@ class VocabularyTrimmed:
 
     def __str__(self) -> str:
         return (
-            f"vocabulary: {self.before:,} to {self.after:,} tokens ({self.seen:,} occur in {' '.join(self.sources)}). Texts "
-            f"from there: {self.sample}. Measured texts: {self.measured}"
+            f"vocabulary, from {self.before:,} to {self.after:,} tokens ({self.seen:,} occur in {' '.join(self.sources)}). "
+            f"Texts from there: {self.sample}. Measured texts: {self.measured}"
         )
 
 
@@ -110,14 +110,8 @@ class Pruning:
             *self._notes(),
         ]
         if self.tried:
-            names = list(self.tried[0].scores)
-            rows = [[f"{one.share:.0%}", *(shown(name, one.scores[name]) for name in names)] for one in self.tried]
-            lines += [
-                "",
-                "Without so many of the heads, nothing else changed but the layers:",
-                "",
-                *table(["heads gone", *names], rows),
-            ]
+            lines += ["", "Other shares of heads, with these layers and the whole vocabulary:", ""]
+            lines += sweep_of(content["tried"])
         return "\n".join(lines) + "\n"
 
     def _notes(self) -> list[str]:
@@ -130,15 +124,16 @@ class Pruning:
         if len(self.layers) < self.before.layers:
             notes.append(f"- Layers that stay: {' '.join(map(str, self.layers))}.")
         if self.vocabulary:
-            notes.append(f"- {str(self.vocabulary).capitalize()}.")
+            notes.append(f"- The {self.vocabulary}.")
         notes.append(f"- transformers and the exported graph: logits differ by at most {self.difference:.1e}.")
         return notes
 
 
 EXPLAINED = (
-    "Parameters, MB (fp32 weights) and ms (median of an input at batch 1, fp32, one thread, models in turns; times as fast "
-    "as before) are of the exported graph, in which pruned heads are not there. The Hugging Face folder keeps its shapes, "
-    "with zeros in their place, and computes the same."
+    "Scores are in percent, a loss in nats; in brackets the difference to the model before. Parameters, MB (fp32 weights) "
+    "and ms (median of an input at batch 1, fp32, one thread, models in turns; times as fast as before) are of the exported "
+    "graph, in which pruned heads are not there. The Hugging Face folder keeps its shapes, with zeros in their place, and "
+    "computes the same."
 )
 
 
@@ -152,6 +147,13 @@ def rows_of(after: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[lis
         before = content["before"]["scores"]
         rows.append(_row(name, content["after"], content["speed"].get("after"), before))
     return header, rows
+
+
+def sweep_of(tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table, of what a pruning.json says of --sweep."""
+    names = list(tried[0]["scores"])
+    rows = [[f"{one['share']:.0%}", *(shown(name, one["scores"][name]) for name in names)] for one in tried]
+    return table(["heads gone", *names], rows)
 
 
 def _row(name: str, figures: Mapping[str, Any], speed: Any, before: Scores) -> list[str]:

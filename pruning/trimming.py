@@ -55,7 +55,7 @@ class Agreement:
 
     texts: int
     same: int
-    """Token for token; every text whose tokens all stay is among them."""
+    """Token for token; every text whose tokens are known and all stay is among them."""
     tokens_before: int
     tokens_after: int
 
@@ -130,10 +130,11 @@ def write_tokenizer(subject: Subject, trimming: Trimming, folder: Path) -> None:
 def agreement(before: Any, after: Any, texts: Iterable[str], new_ids: Ids) -> Agreement:
     """Of two of transformers' tokenizers, with special tokens. Errors: ValueError where a text of kept tokens differs."""
     count = same = tokens_before = tokens_after = 0
+    unknown = before.unk_token_id
     for text in texts:
         one, two = before(text)["input_ids"], after(text)["input_ids"]
         is_same = same_tokens(one, two, new_ids)
-        if not is_same and (new_ids[np.asarray(one)] >= 0).all():
+        if not is_same and unknown not in one and (new_ids[np.asarray(one)] >= 0).all():
             raise ValueError(
                 f"the trimmed tokenizer reads {text[:80]!r} otherwise, although all of its tokens stay: this tokenizer "
                 "cannot be trimmed"

@@ -2,6 +2,7 @@
 
 A text whose tokens all stay is read as before. That holds for WordPiece, whose longest match is still there; for BPE, if
 every merge on the way to a kept token stays, since no new one comes; for unigram models, whose best path stays the best.
+Only a word that WordPiece gave up, [UNK], because its longest matches led nowhere, may now be read in shorter ones.
 Shapes: V tokens of the vocabulary, K kept ones.
 """
 
