@@ -11,7 +11,7 @@ from finetuning.starts import load_tokenizer
 from model.pruned_heads import pruned_heads
 from pruning.config import PruneConfig
 from pruning.folder import check_output, copy_tokenizer, staged
-from pruning.heads import Importance, choose_heads, remove_heads
+from pruning.heads import Importance, choose_heads, num_gone, remove_heads
 from pruning.measuring import TOLERANCE, figures_of, largest_difference, latency
 from pruning.report import HeadsPruned, Pruning, Tried, VocabularyTrimmed, describe
 from pruning.subject import PRUNING, Subject, keep_layers, load_model, open_subject
@@ -57,18 +57,16 @@ def _prune_heads(
     """In place; before it, the shares of --sweep on copies."""
     if not (config.prune_heads or config.sweep):
         return (), None
+    to_try = {share: num_gone(model.config, share, "--sweep") for share in config.sweep}
+    wanted = num_gone(model.config, config.prune_heads, "--prune_heads") if config.prune_heads else None
     importance = yardstick.importance(model)
-    flags = [("--sweep", share) for share in config.sweep]
-    chosen = [choose_heads(importance, model.config, share, flag) for flag, share in flags]
-    gone = pruned_heads(model.config)
-    if config.prune_heads:
-        gone = choose_heads(importance, model.config, config.prune_heads, "--prune_heads")
     tried = []
-    for share, heads in zip(config.sweep, chosen, strict=True):
-        one = copy.deepcopy(model)
+    for share, number in to_try.items():
+        one, heads = copy.deepcopy(model), choose_heads(importance, model.config, number)
         remove_heads(one, heads)
         tried.append(Tried(share=share, heads=heads, scores=yardstick.score(one, subject.tokenizer, None)))
         print(f"  {tried[-1]}", flush=True)
+    gone = pruned_heads(model.config) if wanted is None else choose_heads(importance, model.config, wanted)
     remove_heads(model, gone)
     return tuple(tried), HeadsPruned(
         share=config.prune_heads, gone=gone, importance=_by_head(importance), examples=yardstick.num_examples

@@ -80,24 +80,31 @@ def heads_left(config: Any) -> list[list[int]]:
     ]
 
 
-def choose_heads(importance: Importance, config: Any, share: float, flag: str) -> dict[int, tuple[int, ...]]:
-    """Layer -> heads that are gone at that share of all: those gone already, then the least important of all layers.
+def num_gone(config: Any, share: float, flag: str) -> int:
+    """Heads that are gone at that share of all.
 
-    The last head of a layer stays, and the next one goes instead. Errors: ValueError, naming `flag`, for a share that leaves
-    a layer without heads, or at which fewer are gone than now.
+    Errors: ValueError, naming `flag`, where a layer would be without heads, or fewer would be gone than now.
     """
-    gone = {layer: set(heads) for layer, heads in pruned_heads(config).items()}
-    of = config.num_hidden_layers * config.num_attention_heads
-    wanted, before = round(share * of), sum(map(len, gone.values()))
-    if wanted > of - config.num_hidden_layers:
+    layers, of = config.num_hidden_layers, config.num_hidden_layers * config.num_attention_heads
+    wanted, before = round(share * of), sum(map(len, pruned_heads(config).values()))
+    if wanted > of - layers:
         raise ValueError(
             f"{flag} {share:g}: {wanted} of {of} heads gone would leave a layer without any. At most a share of "
-            f"{(of - config.num_hidden_layers) / of:.4g} can go, which leaves each layer one"
+            f"{(of - layers) / of:.4g} can go, which leaves each layer one"
         )
     if wanted < before:
         raise ValueError(
             f"{flag} {share:g}: {before} of {of} heads are gone already. Give a share of all that is larger"
         )
+    return wanted
+
+
+def choose_heads(importance: Importance, config: Any, wanted: int) -> dict[int, tuple[int, ...]]:
+    """Layer -> heads, `wanted` in all: those that are gone already, then the least important ones of all layers.
+
+    The last head of a layer stays, and the next one goes instead.
+    """
+    gone = {layer: set(heads) for layer, heads in pruned_heads(config).items()}
     left = {layer: len(heads) for layer, heads in enumerate(importance)}
     ranking = sorted((value, layer, head) for layer, heads in enumerate(importance) for head, value in heads.items())
     for _, layer, head in ranking:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from exporting.plain import PlainModel, plain_model
 from model.pruned_heads import attention_output, pruned_heads
-from pruning.heads import choose_heads, head_importance, heads_left, remove_heads
+from pruning.heads import choose_heads, head_importance, heads_left, num_gone, remove_heads
 from tests.pruning.models import HEADS, LAYERS, WIDTH, batch, make
 
 DIM = WIDTH // HEADS
@@ -85,7 +85,7 @@ def test_a_useless_head_is_the_first_to_go() -> None:
         values.weight[2 * DIM : 3 * DIM], values.bias[2 * DIM : 3 * DIM] = 0, 0
     importance = importance_of(model)
     assert importance[1][2] == 0
-    assert choose_heads(importance, model.config, 1 / 8, "--prune_heads") == {1: (2,)}
+    assert choose_heads(importance, model.config, 1) == {1: (2,)}
 
 
 def test_inputs_do_not_cancel_each_other() -> None:
@@ -101,11 +101,11 @@ def test_inputs_do_not_cancel_each_other() -> None:
 def test_the_last_head_of_a_layer_stays_and_the_next_one_goes() -> None:
     config = make("bert", "MaskedLM").config
     importance = [{0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}, {0: 0.9, 1: 0.5, 2: 0.7, 3: 0.6}]
-    assert choose_heads(importance, config, 0.5, "") == {0: (0, 1, 2), 1: (1,)}
-    assert choose_heads(importance, config, 0.75, "") == {0: (0, 1, 2), 1: (1, 2, 3)}
-    assert choose_heads(importance, config, 0.0, "") == {}
+    assert choose_heads(importance, config, 4) == {0: (0, 1, 2), 1: (1,)}
+    assert choose_heads(importance, config, num_gone(config, 0.75, "")) == {0: (0, 1, 2), 1: (1, 2, 3)}
+    assert choose_heads(importance, config, 0) == {}
     with pytest.raises(ValueError, match=r"--sweep 0.9: 7 of 8 heads gone would leave a layer .* 0.75 can go"):
-        choose_heads(importance, config, 0.9, "--sweep")
+        num_gone(config, 0.9, "--sweep")
 
 
 def test_what_is_gone_already_counts_and_is_not_asked_again() -> None:
@@ -113,11 +113,11 @@ def test_what_is_gone_already_counts_and_is_not_asked_again() -> None:
     remove_heads(model, {0: (1, 3)})
     importance = importance_of(model)
     assert [sorted(layer) for layer in importance] == [[0, 2], [0, 1, 2, 3]]
-    gone = choose_heads(importance, model.config, 0.5, "--prune_heads")
+    gone = choose_heads(importance, model.config, 4)
     assert set(gone[0]) >= {1, 3}
     assert sum(map(len, gone.values())) == 4
     with pytest.raises(ValueError, match="2 of 8 heads are gone already"):
-        choose_heads(importance, model.config, 0.1, "--prune_heads")
+        num_gone(model.config, 0.1, "--prune_heads")
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])

@@ -10,6 +10,8 @@ import torch
 import transformers
 
 from command_line import parse
+from data.batching import Corpus, fixed_batches
+from evaluation.heldout import evaluate
 from exporting.plain import plain_model
 from model.hub import load_model
 from prune import main
@@ -71,20 +73,27 @@ def test_a_masked_lm_loses_heads_layers_and_words_and_says_what_that_costs(toy: 
     assert content["speed"]["after"]["speed_up"] > 0
 
 
-def test_scores_are_those_of_the_comparison_of_students(toy: Toy, tmp_path: Path) -> None:
-    """Nothing but two heads taken away: evaluation.compare's figures, on the same text under the same masks."""
-    from evaluation.compare import CompareConfig, compare
-
+def test_scores_are_those_of_the_held_out_evaluation(toy: Toy, tmp_path: Path) -> None:
+    """Nothing but two heads taken away: the figures of the project's own encoder, on the same text and masks."""
     out = tmp_path / "out"
     flags = ("--prune_heads", 0.25, "--eval_examples", 30, "--sentences", 0, "--max_length", 64)
     assert prune("--model", toy.teacher, "--data", toy.heldout, *flags, "--output", out) == 0
-    config = CompareConfig(
-        teacher=str(toy.teacher), students=(str(out),), data=str(toy.heldout), max_length=64, sequences=30
+    batches = fixed_batches(
+        Corpus.open(toy.heldout, max_length=64),
+        num_sequences=30,
+        sequences_per_batch=8,
+        seed=0,
+        rank=0,
+        num_ranks=1,
+        mask_probability=0.15,
+        mask_smoothing=0.7,
     )
-    figures = compare(config)
-    for name, side in (("teacher", "before"), ("out", "after")):
-        assert report(out)[side]["scores"]["MLM loss"] == pytest.approx(figures[name]["eval_mlm_loss"], rel=1e-5)
-        assert report(out)[side]["scores"]["accuracy"] == pytest.approx(figures[name]["eval_mlm_accuracy"])
+    for folder, side in ((toy.teacher, "before"), (out, "after")):
+        figures = evaluate(
+            load_model(folder), None, batches, temperature=1, device=torch.device("cpu"), reduce=lambda sums: sums
+        )
+        assert report(out)[side]["scores"]["MLM loss"] == pytest.approx(figures["eval_mlm_loss"], rel=1e-5)
+        assert report(out)[side]["scores"]["accuracy"] == pytest.approx(figures["eval_mlm_accuracy"])
     assert report(out)["speed"] == {}
 
 
