@@ -14,9 +14,12 @@ from data.batching import Corpus, fixed_batches
 from evaluation.heldout import evaluate
 from exporting.plain import plain_model
 from model.hub import load_model
+from model.pruned_heads import attention_output
 from prune import main
 from pruning import table
 from pruning.config import PruneConfig
+from pruning.heads import remove_heads
+from pruning.measuring import TOLERANCE, largest_difference
 from tests.conftest import Toy
 from tests.finetuning.toy_tasks import write_sst2
 from tests.launch import ROOT, run
@@ -97,13 +100,34 @@ def test_scores_are_those_of_the_held_out_evaluation(toy: Toy, tmp_path: Path) -
     assert report(out)["speed"] == {}
 
 
-def test_words_that_nobody_can_predict_any_more_are_left_out_for_both(toy: Toy, tmp_path: Path) -> None:
-    out, seen = tmp_path / "out", tmp_path / "seen.txt"
+def test_a_smaller_vocabulary_alone_costs_nothing_where_its_words_suffice(toy: Toy, tmp_path: Path) -> None:
+    """The same words to choose from, the same figures: a loss over fewer candidates would look like a better model."""
+    out, flags = tmp_path / "out", ("--eval_examples", 20, "--sentences", 4, "--rounds", 1)
+    common = ("--model", toy.teacher, "--data", toy.heldout, *flags, "--output", out)
+    assert prune(*common, "--trim_vocab", toy.train) == 0
+    content = report(out)
+    assert content["after"]["vocab_size"] < content["before"]["vocab_size"]
+    for metric, value in content["before"]["scores"].items():
+        assert content["after"]["scores"][metric] == pytest.approx(value, rel=1e-5)
+    assert "others are not in it" not in content["measured"]
+    seen = tmp_path / "seen.txt"
     seen.write_text("the dolan sees the kitok .\n")
-    flags = ("--trim_vocab", seen, "--eval_examples", 20, "--sentences", 4, "--rounds", 1)
-    assert prune("--model", toy.teacher, "--data", toy.heldout, *flags, "--output", out) == 0
-    assert "outside the smaller vocabulary" in report(out)["measured"]
-    assert report(out)["vocabulary"]["measured"]["same"] < 20
+    assert prune(*common, "--trim_vocab", seen) == 0  # in the place of the first
+    content = report(out)
+    assert "others are not in it" in content["measured"]
+    assert content["vocabulary"]["measured"]["same"] < 20
+
+
+@torch.no_grad()
+def test_a_head_that_is_called_gone_and_is_not_is_found(toy: Toy, tmp_path: Path) -> None:
+    model = transformers.AutoModelForMaskedLM.from_pretrained(toy.teacher).eval()
+    remove_heads(model, {1: (0,)})
+    rows = [list(range(5, 20)), [7, 8, 9]]
+    assert largest_difference(model, rows) <= 1e-5
+    attention_output(model, 1).weight[0, 3] = 1
+    assert largest_difference(model, rows) > TOLERANCE
+    attention_output(model, 1).weight[0, 3] = torch.nan
+    assert not largest_difference(model, rows) <= TOLERANCE
 
 
 def test_a_fine_tuned_model_is_measured_on_its_task_and_pruned_again(
