@@ -98,6 +98,8 @@ def _write(
         vocabulary = _compare_tokenizers(config, subject, yardstick, trimming, folder)
     smaller, tokenizer = load_model(folder, subject.task), load_tokenizer(folder)
     inputs = yardstick.inputs(config.sentences or COMPARED)
+    if trimming is not None:
+        inputs = trimming.renumbered(inputs, subject.tokenizer.unk_token_id)
     difference = largest_difference(smaller, inputs[:COMPARED])
     print(f"  transformers and the exported graph: logits differ by at most {difference:.1e}", flush=True)
     if not difference <= TOLERANCE:

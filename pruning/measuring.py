@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evaluation.speed_figures import Figure, summarize
 from evaluation.speed_timing import Setting, measure
 from exporting.plain import ClassHead, PlainModel, plain_model
-from pruning.yardstick import Scores, as_rows, padded
+from pruning.yardstick import Scores, padded
 
 TOLERANCE = 1e-4
 """Largest difference between transformers' logits and the exported graph's."""
@@ -59,8 +59,8 @@ def largest_difference(model: nn.Module, inputs: list[list[int]]) -> float:
     """Between the logits of transformers' model and those of the exported graph, at positions that are no padding."""
     plain = plain_model(model)
     found = []
-    for rows in as_rows(inputs, plain.encoder.word.num_embeddings):
-        ids, mask = padded([torch.tensor(rows), torch.tensor(rows[: len(rows) // 2 + 1])])
+    for row in inputs:
+        ids, mask = padded([torch.tensor(row), torch.tensor(row[: len(row) // 2 + 1])])
         batch = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in plain.input_names:
             batch["token_type_ids"] = ids % 2  # any
@@ -86,10 +86,12 @@ class WithTypes(nn.Module):
 
 
 def latency(models: dict[str, nn.Module], inputs: list[list[int]], rounds: int) -> dict[str, Figure]:
-    """ms an input at batch 1, fp32, one thread, models in turns; the first is what the others are compared with."""
+    """ms an input at batch 1, fp32, one thread, models in turns; the first is what the others are compared with.
+
+    All read the same ids, which the smallest vocabulary must have: which words they are costs nothing.
+    """
     graphs = {name: plain_model(model) for name, model in models.items()}
-    ids = as_rows(inputs, min(plain.encoder.word.num_embeddings for plain in graphs.values()))
     way = Setting(device="cpu", precision="fp32", threads=1, batch_size=1)
     timed = {name: WithTypes(plain).eval() for name, plain in graphs.items()}
-    seconds = measure(timed, ids, [way], rounds=rounds, turn=TURN, pad_id=0)
-    return summarize(seconds, len(ids), len(ids))[way]
+    seconds = measure(timed, inputs, [way], rounds=rounds, turn=TURN, pad_id=0)
+    return summarize(seconds, len(inputs), len(inputs))[way]

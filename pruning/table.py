@@ -86,6 +86,7 @@ def section_of(contents: Mapping[str, Mapping[str, Any]], command: str) -> str:
         *table(*rows_of(contents)),
         "",
         f"- {EXPLAINED}",
+        "- Each row was timed in a run of its own, beside the model before: ms of two rows do not compare, their speeds do.",
         *(f"- {name}: measured on {content['measured']}." for name, content in contents.items()),
     ]
     for name, content in contents.items():

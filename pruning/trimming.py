@@ -48,6 +48,11 @@ class Trimming:
     sample: list[str]
     """Of their texts."""
 
+    def renumbered(self, inputs: Iterable[list[int]], unknown: int) -> list[list[int]]:
+        """Token ids in the smaller vocabulary; `unknown` is the old id of the token for what it lacks."""
+        new = np.where(self.new_ids < 0, self.new_ids[unknown], self.new_ids)
+        return [new[ids].tolist() for ids in inputs]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,8 +140,3 @@ def padded(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return ids, mask
-
-
-def as_rows(inputs: Iterable[list[int]], vocab_size: int) -> list[list[int]]:
-    """Of the same lengths in any vocabulary: for latency, to which it does not matter which words they are."""
-    return [(np.asarray(ids) % vocab_size).tolist() for ids in inputs]

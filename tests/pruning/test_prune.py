@@ -23,6 +23,7 @@ from pruning.measuring import TOLERANCE, largest_difference
 from tests.conftest import Toy
 from tests.finetuning.toy_tasks import write_sst2
 from tests.launch import ROOT, run
+from tests.pruning.test_trimming import folder_of, texts
 
 
 def prune(*arguments: object) -> int:
@@ -155,6 +156,23 @@ def test_a_fine_tuned_model_is_measured_on_its_task_and_pruned_again(
     assert "| a | 4 | 6 |" in (tmp_path / "R.md").read_text()
     assert table.main(table.TableConfig(folders=(str(out), str(again))), "table") == 2
     assert "one model a table" in capfd.readouterr().err
+
+
+def test_a_byte_level_model_loses_heads_and_words_together(tmp_path: Path) -> None:
+    """RoBERTa's layout, which counts positions from its padding id: no other token may become that one."""
+    folder, out = folder_of("bpe", tmp_path / "model"), tmp_path / "out"
+    names = {0: "negative", 1: "positive"}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, id2label=names)
+    model.save_pretrained(folder)
+    data = write_sst2(tmp_path / "glue", num_train=16)
+    (tmp_path / "seen.txt").write_text("\n\n".join(texts(6, 3)), encoding="utf-8")
+    flags = ("--task", "sst2", "--prune_heads", 0.5, "--trim_vocab", tmp_path / "seen.txt", "--vocab_size", 290)
+    fast = ("--max_length", 30, "--sentences", 12, "--rounds", 1)
+    assert prune("--model", folder, "--data", data, *flags, *fast, "--output", out) == 0
+    content = report(out)
+    assert content["after"]["vocab_size"] <= 290
+    assert sum(content["after"]["heads"]) == 4
+    assert content["difference"] <= 1e-5
 
 
 def test_what_does_not_fit_is_refused_in_one_line(
