@@ -26,6 +26,7 @@ SCRIPTS = (
     "run_state",
     "incidents",
     "export",
+    "student_folder",
     "inputs",
     "planning",
     "plan_report",
