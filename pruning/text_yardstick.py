@@ -31,7 +31,7 @@ MASK_PROBABILITY, MASK_SMOOTHING = 0.15, 0.7
 
 
 class TextYardstick(Yardstick):
-    """Sequences spread evenly over a corpus; importance from others, which lie between them.
+    """Sequences spread evenly over a corpus; importance from others, spread evenly over the rest.
 
     With a smaller vocabulary both models choose among its words, before and after: a loss over fewer candidates is lower
     whatever the model (97 to 48 words gave one that knows nothing 0.7 nats). Positions whose word it lacks are left out for
@@ -42,9 +42,8 @@ class TextYardstick(Yardstick):
     def __init__(self, config: PruneConfig, subject: Subject, new_ids: Ids | None) -> None:
         corpus = open_corpus(config.data, subject, "--data")
         self.corpus = corpus
-        self._sequence_ids = _spread(corpus.num_sequences, config.eval_examples or SEQUENCES, shift=0.0)
-        between = _spread(corpus.num_sequences, config.examples, shift=0.5)
-        self._others = np.setdiff1d(between, self._sequence_ids)
+        self._sequence_ids = spread_ids(corpus.num_sequences, config.eval_examples or SEQUENCES)
+        self._others = spread_others(self._sequence_ids, corpus.num_sequences, config.examples)
         self.num_examples = len(self._others)
         self._new_ids = new_ids
         self._batches = self._masked(self._sequence_ids)
@@ -88,7 +87,7 @@ class TextYardstick(Yardstick):
         return {"accuracy": figures["eval_mlm_accuracy"], "MLM loss": figures["eval_mlm_loss"]}
 
     def inputs(self, count: int) -> list[list[int]]:
-        chosen = _spread(self.corpus.num_sequences, count, shift=0.0)
+        chosen = spread_ids(self.corpus.num_sequences, count)
         tokens, cu_seqlens = self.corpus.packed(chosen)
         return [part.tolist() for part in np.split(tokens, cu_seqlens[1:-1])]
 
@@ -178,7 +177,14 @@ def decoded(corpus: Corpus, sequence_ids: Ids) -> list[str]:
     return [decode(part[1:-1]) for part in np.split(tokens, cu_seqlens[1:-1])]
 
 
-def _spread(count: int, wanted: int, shift: float) -> Ids:
-    """Numbers of `wanted` of `count` things (all for 0), spread evenly; a `shift` of a half lies between those of 0."""
+def spread_ids(count: int, wanted: int) -> Ids:
+    """Numbers of `wanted` of `count` things (all for 0), spread evenly."""
     number = min(wanted or count, count)
-    return np.unique(((np.arange(number) + shift) * count / number).astype(np.int64))
+    return np.arange(number, dtype=np.int64) * count // max(1, number)
+
+
+def spread_others(taken: Ids, count: int, wanted: int) -> Ids:
+    """The same among those of `count` things that are not `taken` (ascending), without a list of them."""
+    places = spread_ids(count - len(taken), wanted)
+    before = taken - np.arange(len(taken))  # others that lie before each taken one
+    return places + np.searchsorted(before, places, side="right")
