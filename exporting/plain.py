@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.families import DISTILBERT_NORM_EPS, FAMILIES, Family, expand_names
+from model.pruned_heads import PRUNED_HEADS, pruned_heads
 
-PRUNED_HEADS = "distillery_pruned_heads"
-"""Key of config.json: layer (as text) -> heads that are gone. Their columns of the attention's output are zeros there."""
+__all__ = ["PRUNED_HEADS", "PlainModel", "plain_model", "pruned_heads", "sdpa"]
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 """query, key, value (B, L, A * D), mask (B, L) of int64, A -> (B, L, A * D)."""
@@ -182,19 +182,6 @@ def plain_model(model: nn.Module, attention: Attention = sdpa) -> PlainModel:
     _load(encoder, _encoder_weights(family, published, kept, shape.head_dim, first))
     head = _head(model, family, encoder, published)
     return PlainModel(encoder, head, shape, attention).eval().requires_grad_(False)
-
-
-def pruned_heads(config: Any) -> dict[int, tuple[int, ...]]:
-    """Layer -> heads that are gone. Errors: ValueError where a layer, a head or every head of a layer is wrong."""
-    pruned = {int(layer): tuple(heads) for layer, heads in (getattr(config, PRUNED_HEADS, None) or {}).items()}
-    for layer, heads in pruned.items():
-        known = range(config.num_attention_heads)
-        if layer not in range(config.num_hidden_layers) or not set(heads) < set(known):
-            raise ValueError(
-                f"config.json, {PRUNED_HEADS}: layer {layer} without heads {list(heads)}, but the model has layers 0 to "
-                f"{config.num_hidden_layers - 1} of heads 0 to {known[-1]}, and one head of a layer stays"
-            )
-    return pruned
 
 
 def _encoder_weights(

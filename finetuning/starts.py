@@ -24,6 +24,7 @@ from finetuning.config import BILSTM, FinetuneConfig
 from finetuning.predicting import with_exact_head
 from model.families import FAMILIES
 from model.hub import resolve_folder
+from model.pruned_heads import hold_pruned_heads, name_pruned_heads, pruned_heads, renumbered
 from model.student import default_layers
 
 CLASSES = {
@@ -91,7 +92,7 @@ def _builder(config: FinetuneConfig, task: Task, source: Path) -> tuple[Callable
 def _seeded(make: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
     def build(seed: int) -> nn.Module:
         transformers.set_seed(seed)
-        return with_exact_head(make().float())
+        return with_exact_head(hold_pruned_heads(make().float()))
 
     return build
 
@@ -204,12 +205,16 @@ def check_teacher(folder: Path, task: Task, student: nn.Module, with_hidden: boo
 
 
 def halve(teacher: nn.Module, layers: tuple[int, ...] = ()) -> nn.Module:
-    """A model of the teacher's class with some of its layers, everything else copied, the task's head too."""
+    """A model of the teacher's class with some of its layers, everything else copied, the task's head too.
+
+    A head that is pruned in a layer stays so. Errors: ValueError for a layer that is not there.
+    """
     config = copy.deepcopy(teacher.config)
     num_layers = config.num_hidden_layers
     chosen = layers or default_layers(num_layers)
     if outside := [layer for layer in chosen if not 0 <= layer < num_layers]:
         raise ValueError(f"--student_layers {outside[0]}: the teacher has layers 0 to {num_layers - 1}")
+    name_pruned_heads(config, renumbered(pruned_heads(config), chosen))
     setattr(config, "n_layers" if config.model_type == "distilbert" else "num_hidden_layers", len(chosen))
     weights = {}
     for name, value in teacher.state_dict().items():

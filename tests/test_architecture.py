@@ -22,6 +22,7 @@ SCRIPTS = (
     "train",
     "trainer",
     "finetune",
+    "prune",
     "run_state",
     "incidents",
     "export",
