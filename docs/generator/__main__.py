@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from docs.generator import command_pages, training_pages
+from docs.generator import command_pages, ds_config_page, run_pages
 from docs.generator.commands import COMMANDS, ROOT
 
 FOLDER = ROOT / "docs/reference"
@@ -13,9 +13,9 @@ def pages() -> dict[str, str]:
     """File name in docs/reference -> its text."""
     made: dict[str, Callable[[], str]] = {
         "README.md": command_pages.index,
-        "ds-config.md": training_pages.ds_config,
-        "exit-codes.md": training_pages.exit_codes,
-        "metrics.md": training_pages.metrics,
+        "ds-config.md": ds_config_page.ds_config,
+        "exit-codes.md": run_pages.exit_codes,
+        "metrics.md": run_pages.metrics,
     }
     return {f"{command.page}.md": command_pages.page(command) for command in COMMANDS} | {
         name: make() for name, make in made.items()

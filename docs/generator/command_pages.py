@@ -53,17 +53,17 @@ def _first_sentence(command: Command) -> str:
 
 _INDEX = """# Reference
 
-Every flag, key, code and field, from where it is declared. `COMMAND --help` says the same of flags in the terminal; `--max_length`
-and `--max-length` are one flag. A switch takes no value: `--resume` turns it on, `--no_resume` off. An empty default: the text beside
-it says what happens without the flag.
+Every flag, key, code and field, from where it is declared. `COMMAND --help` says the same of flags in the terminal.
+`--max_length` and `--max-length` are one flag. A switch takes no value: `--resume` turns it on, `--no_resume` off. Where the
+default is empty, the text beside it says what happens without the flag.
 """
 
 _OTHERS = """| page | what it lists |
 | --- | --- |
-| [ds-config](ds-config.md) | keys of the DeepSpeed JSON that are required, known, refused or warned about; the JSON files that are shipped |
+| [ds-config](ds-config.md) | the DeepSpeed JSON: keys required, known, refused, warned about; the files that are shipped |
 | [exit-codes](exit-codes.md) | how a run of train.py ends, and which ends `launcher/slurm.sbatch` starts again |
 | [metrics](metrics.md) | fields of `metrics.jsonl` and their charts in TensorBoard |
 
-Files: a corpus's are in [data/README.md](../../data/README.md#formats); `launcher/recipes/*.sh` and `launcher/rehearse.sh` take the flags of
-[train](train.md).
+A corpus's files are described in [data/README.md](../../data/README.md#formats). `launcher/slurm.sbatch`,
+`launcher/rehearse.sh` and `launcher/recipes/*.sh` take the flags of [train](train.md).
 """

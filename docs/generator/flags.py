@@ -74,8 +74,9 @@ def read(path: Path) -> Source:
 
 def _parsed_config(node: ast.AST) -> str | None:
     """The name in `parse(NAME, ...)`."""
-    is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "parse"
-    return node.args[0].id if is_call and node.args and isinstance(node.args[0], ast.Name) else None
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "parse" and node.args:
+        return ast.unparse(node.args[0])
+    return None
 
 
 def _is_main(node: ast.If) -> bool:
@@ -121,7 +122,7 @@ def _texts_beneath(config: type) -> dict[str, str]:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            texts[node.target.id] = inspect.cleandoc(after.value.value)
+            texts[node.target.id] = inspect.cleandoc(str(after.value.value))
     return texts
 
 
