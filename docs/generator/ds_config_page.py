@@ -112,8 +112,8 @@ def _flat(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 _DS_CONFIG = """{note}# The DeepSpeed JSON
 
-`--ds_config` names it. It owns precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate. No flag of train.py
-sets any of them. The code owns the shape of the schedule. [training/ds_config.py](../../training/ds_config.py) checks it
+`--ds_config` names it. It owns precision, ZeRO stage, batch sizes, clipping, optimizer and learning rate. No flag sets
+any of them. The code owns the shape of the schedule. [training/ds_config.py](../../training/ds_config.py) checks it
 before anything heavy starts.
 
 ## Required
