@@ -54,7 +54,7 @@ def test_the_parser_offers_the_flags_of_the_page(command: Command, monkeypatch: 
     told = io.StringIO()
     with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
         parse(config, ["--help"], "")
-    offered = set(re.findall(r"^[│|] (--[a-z_0-9]+)", told.getvalue(), re.MULTILINE))
+    offered = set(re.findall(r"^[│| ]{1,3}(--[a-z_0-9]+)", told.getvalue(), re.MULTILINE))
     listed = {flag.name for group in groups(config) for flag in group.flags if flag.name.startswith("--")}
     assert offered - {f"--{OF_THE_LAUNCHER}"} == listed
     assert all(flag.help for group in groups(config) for flag in group.flags)
