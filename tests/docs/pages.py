@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.launch import ROOT
 
-NOT_OURS = {".venv", ".git", "node_modules", "corpus", "runs", "shared"}
-"""Folders that are made, linked or fetched."""
+NOT_OURS = {".git", "shared", "node_modules"}
+"""Folders that are linked or fetched, beside those that .gitignore names."""
 FENCE = re.compile(r"^\s*(```|~~~)")
 HEADING = re.compile(r"^#{1,6} +(.*?)\s*#*$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
@@ -27,9 +27,11 @@ class Line:
 
 def pages() -> list[Path]:
     """Every Markdown file, by its path in the repository."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    skipped = NOT_OURS | {name.strip("/") for name in ignored if name.endswith("/")}
     found = []
     for folder, folders, files in os.walk(ROOT):
-        folders[:] = sorted(set(folders) - NOT_OURS)
+        folders[:] = sorted(set(folders) - skipped)
         found += [(Path(folder) / name).relative_to(ROOT) for name in files if name.endswith(".md")]
     return sorted(found)
 
