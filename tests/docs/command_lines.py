@@ -23,6 +23,8 @@ from tests.launch import ROOT
 
 FOREIGN = {"tools/preprocess_data.py", "pretrain_gpt.py"}
 """Scripts of Megatron-LM."""
+MADE = ("exports/", "runs/", "corpus/")
+"""Folders that commands write."""
 TAKES_TRAINS = {"launcher/slurm.sbatch", "launcher/rehearse.sh"}
 """Scripts whose arguments are train.py's flags."""
 MORE = {"...", "…", "FLAGS"}
@@ -116,7 +118,8 @@ def find_program(words: list[str]) -> Program | None:
             return module(after[0], after[1:])
         if word.endswith((".py", ".sh", ".sbatch")) and not word.startswith("-") and "=" not in word:
             is_alone = not after and place == 0 and word.endswith(".py")
-            return None if word in FOREIGN or is_alone else script(word, after)
+            is_ours = word not in FOREIGN and not word.startswith(MADE)
+            return script(word, after) if is_ours and not is_alone else None
     return None
 
 
