@@ -70,25 +70,27 @@ def anchors(page: Path) -> set[str]:
 
 def links(page: Path) -> Iterator[tuple[int, str]]:
     """(line, target) of links in prose, addresses of the web left out."""
-    for line in lines(page):
-        if not line.is_code:
-            for target in LINK.findall(SPAN.sub("", line.text)):
-                if not re.match(r"[a-z]+:", target):
-                    yield line.number, target
+    text = SPAN.sub(lambda span: "\n" * span[0].count("\n"), prose(page))
+    for link in LINK.finditer(text):
+        if not re.match(r"[a-z]+:", link[1]):
+            yield text.count("\n", 0, link.start()) + 1, link[1]
 
 
 def spans(page: Path) -> Iterator[tuple[int, str]]:
-    """(line, code) set as code inside prose; one that goes over two lines is joined."""
-    text = "\n".join("" if line.is_code else line.text for line in _numbered(page))
-    for span in re.finditer(r"`([^`]+)`", text):
+    """(line, code) set as code inside prose."""
+    text = prose(page)
+    for span in SPAN.finditer(text):
         yield text.count("\n", 0, span.start()) + 1, " ".join(span[1].split())
 
 
-def _numbered(page: Path) -> list[Line]:
-    """A line for each of the file's, fences as code, so that an index is a number."""
-    kept = {line.number: line for line in lines(page)}
-    last = max(kept, default=0)
-    return [kept.get(number, Line(number, "", True)) for number in range(1, last + 1)]
+def prose(page: Path) -> str:
+    """The page with its blocks of code empty, line by line: what is in brackets or backticks may go over two lines."""
+    text, number = "", 1
+    for line in lines(page):
+        text += "\n" * (line.number - number)
+        text += "" if line.is_code else line.text
+        number = line.number
+    return text
 
 
 def code_lines(page: Path) -> Iterator[tuple[int, str]]:
