@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from docs.generator import command_pages, ds_config_page, run_pages
+from docs.generator import command_pages, ds_config_page, run_folder_page, run_pages
 from docs.generator.commands import COMMANDS, ROOT
 
 FOLDER = ROOT / "docs/reference"
@@ -16,6 +16,7 @@ def pages() -> dict[str, str]:
         "ds-config.md": ds_config_page.ds_config,
         "exit-codes.md": run_pages.exit_codes,
         "metrics.md": run_pages.metrics,
+        "run-folder.md": run_folder_page.run_folder,
     }
     return {f"{command.page}.md": command_pages.page(command) for command in COMMANDS} | {
         name: make() for name, make in made.items()

@@ -63,6 +63,7 @@ _OTHERS = """| page | what it lists |
 | [ds-config](ds-config.md) | the DeepSpeed JSON: keys required, known, refused, warned about; the files that are shipped |
 | [exit-codes](exit-codes.md) | how a run of train.py ends, and which ends `launcher/slurm.sbatch` starts again |
 | [metrics](metrics.md) | fields of `metrics.jsonl` and their charts in TensorBoard |
+| [run-folder](run-folder.md) | the files that a run leaves, and who writes them |
 
 A corpus's files are described in [data/README.md](../../data/README.md#formats). `launcher/slurm.sbatch`,
 `launcher/rehearse.sh` and `launcher/recipes/*.sh` take the flags of [train](train.md).
