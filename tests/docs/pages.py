@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.launch import ROOT
 
-NOT_OURS = {".git", "shared", "node_modules"}
-"""Folders that are linked or fetched, beside those that .gitignore names."""
+NOT_OURS = {".git", "shared", "node_modules", "exports"}
+"""Folders that are linked, fetched or written, beside those that .gitignore names."""
 FENCE = re.compile(r"^\s*(```|~~~)")
 HEADING = re.compile(r"^#{1,6} +(.*?)\s*#*$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
