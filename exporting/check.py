@@ -8,12 +8,13 @@ not installed is named and not tried. Exit codes: 0 all that was tried is right,
 loaded, 2 this is no export or nothing could be tried.
 """
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,33 @@ def load_onnx(file: Path, golden: dict[str, Any]) -> Run:
 
 def load_executorch(file: Path, golden: dict[str, Any]) -> Run:
     import torch
-    from executorch.runtime import Runtime
 
-    method = Runtime.get().load_program(file).load_method("forward")
+    with quiet():
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(file)
+        method = program.load_method("forward")
 
     def run(columns: dict[str, np.ndarray]) -> Outputs:
+        assert program is not None  # it has to live as long as its method
         return [value.numpy().copy() for value in method.execute([torch.from_numpy(one) for one in columns.values()])]
 
     return run
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What ExecuTorch and its libraries print while they are loaded goes nowhere. Errors pass."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # C++ writes to the descriptor
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 LOADERS: dict[str, Callable[[Path, dict[str, Any]], Run]] = {

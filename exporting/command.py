@@ -14,6 +14,7 @@ from evaluation.sections import hardware
 from exporting import check, golden, report
 from exporting.card import write_card
 from exporting.config import HF, ExportConfig
+from exporting.executorch_runtime import INSTALL
 from exporting.golden import COUNT, FP32_TOLERANCE, compare, make_golden, run_golden
 from exporting.hugging_face import check_equality, runner, write_hugging_face
 from exporting.measure import measure
@@ -48,9 +49,8 @@ def _exporter(name: str) -> Exporter:
     """Errors: MissingPackageError."""
     missing = [package for package in PACKAGES[name] if find_spec(package) is None]
     if missing:
-        raise MissingPackageError(
-            f"--formats {name} needs {' and '.join(missing)}: pip install {' '.join(missing)}, or leave {name} out"
-        )
+        install = INSTALL if name == "executorch" else f"pip install {' '.join(missing)}"
+        raise MissingPackageError(f"--formats {name} needs {' and '.join(missing)}: {install}, or leave {name} out")
     if name == "onnx":
         from exporting.onnx_export import export_onnx
 

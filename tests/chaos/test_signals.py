@@ -20,7 +20,11 @@ QUICK = {
     "SIGKILL of a rank, start-up, mpirun",
 }
 """One of each fault, phase and launcher; the others take an hour."""
-SLOW = {"SIGUSR1 to a rank, evaluation, deepspeed", "SIGSTOP of a rank, forward, mpirun"}
+SLOW = {
+    "SIGUSR1 to a rank, evaluation, deepspeed",
+    "SIGSTOP of a rank, forward, mpirun",
+    "SIGTERM to the launcher, accumulation, deepspeed",
+}
 """Of those, the ones that wait longest."""
 
 

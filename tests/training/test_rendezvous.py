@@ -172,6 +172,7 @@ def test_ranks_that_mpi_does_not_connect_say_so() -> None:
         describe_group(alone | names)
 
 
+@pytest.mark.slow
 def test_mpirun_trains_as_torchrun_does_and_passes_the_exit_code_on(toy: Toy, tmp_path: Path) -> None:
     flags = ["train.py", "--ds_config", ds_config(tmp_path / "ds.json"), "--data", toy.train, "--teacher", toy.teacher]
     flags += ["--max_updates", 3, "--log_every", 1, "--max_length", 40, "--no_check_teacher", "--output"]
