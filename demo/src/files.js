@@ -9,7 +9,7 @@ export class FileProblem extends Error {}
 export const canKeep = typeof caches !== "undefined";
 
 /**
- * The bytes of a file {path, bytes, sha256} of site.json. `onBytes` hears how many have come.
+ * The bytes of a file {path, url, bytes, sha256, type} of site.json. `onBytes` hears how many have come.
  * Errors: FileProblem for one that is missing, or is not what was built.
  */
 export async function readFile(file, onBytes = () => {}) {
@@ -17,7 +17,7 @@ export async function readFile(file, onBytes = () => {}) {
   if (kept) {
     const bytes = new Uint8Array(await kept.arrayBuffer());
     if (await isWhatWasBuilt(file, bytes)) return bytes;
-    await (await caches.open(CACHE)).delete(file.path); // damaged since: fetched anew
+    await (await caches.open(CACHE)).delete(file.url); // damaged since: fetched anew
   }
   const bytes = await fetched(file, onBytes);
   if (!(await isWhatWasBuilt(file, bytes))) {
@@ -33,7 +33,7 @@ export async function readFile(file, onBytes = () => {}) {
 async function fetched(file, onBytes) {
   let response;
   try {
-    response = await fetch(file.path);
+    response = await fetch(file.url, { cache: file.mayChange ? "no-cache" : "default" });
   } catch {
     throw new FileProblem(`${file.path} could not be fetched: is there a network? Reload the page to try again.`);
   }
@@ -63,26 +63,31 @@ async function isWhatWasBuilt(file, bytes) {
 }
 
 async function keptResponse(file) {
-  return canKeep ? (await caches.open(CACHE)).match(file.path) : undefined;
+  return canKeep ? (await caches.open(CACHE)).match(file.url) : undefined;
 }
 
 async function keep(file, bytes) {
   if (!canKeep) return;
   try {
     const headers = { "Content-Type": file.type, "Content-Length": String(bytes.length) };
-    await (await caches.open(CACHE)).put(file.path, new Response(bytes, { headers }));
+    await (await caches.open(CACHE)).put(file.url, new Response(bytes, { headers }));
   } catch {
     // The disk is full, or the browser keeps nothing in this window: it works all the same, as long as there is a network.
   }
 }
 
-/** Keeps the files that are not kept yet, and drops those that are no longer the site's. Errors: FileProblem. */
-export async function keepAll(files) {
+/**
+ * Keeps the files that are not kept yet and drops those that are no longer the site's; whether all are kept now.
+ * `index`: the address of site.json, which names them. Errors: FileProblem.
+ */
+export async function keepAll(files, index) {
   const cache = await caches.open(CACHE);
-  const paths = new Set(files.map((file) => new URL(file.path, location.href).href));
-  for (const request of await cache.keys()) if (!paths.has(request.url)) await cache.delete(request);
-  for (const file of files) if (!file.optional && !(await keptResponse(file))) await readFile(file);
-  return Promise.all(files.filter((file) => !file.optional).map(keptResponse)).then((found) => found.every(Boolean));
+  await cache.put(index, await fetch(index));
+  const known = new Set([index, ...files.map((file) => file.url)]);
+  for (const request of await cache.keys()) if (!known.has(request.url)) await cache.delete(request);
+  const needed = files.filter((file) => !file.optional);
+  for (const file of needed) if (file.mayChange || !(await keptResponse(file))) await readFile(file);
+  return (await Promise.all(needed.map(keptResponse))).every(Boolean);
 }
 
 /** What was remembered under a key, or nothing. */

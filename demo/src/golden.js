@@ -1,17 +1,18 @@
 // Whether a backend computes what was exported: the rule of exporting/golden.py, applied to one input after the other.
 
+import { MAX_ANSWER, highest } from "./spans.js";
+
 /** Answers that may differ beyond those that differed when the variant was exported. */
 const MORE_OTHER_ANSWERS = 1;
 /** A verdict is foreseen to be "right" after so many inputs: the answers to questions need not wait for the rest. */
 export const ENOUGH = 5;
 
 export class Check {
-  /** Of a golden.json's content and the name of the model's file in it. Errors: the file is not in it. */
+  /** Of a golden.json's content and the name of the model's file in it; an exact one where nothing is recorded of it. */
   constructor(golden, file) {
-    const recorded = golden.variants?.[file];
-    if (!recorded) throw new Error(`golden.json has no record of ${file}: export the model again`);
-    this.bound = Math.max(2 * recorded.max_difference, golden.fp32_tolerance);
     this.total = golden.inputs.length;
+    const recorded = golden.variants[file] ?? { max_difference: 0, same_answers: this.total };
+    this.bound = Math.max(2 * recorded.max_difference, golden.fp32_tolerance);
     this.mayDiffer = this.total - recorded.same_answers + MORE_OTHER_ANSWERS;
     // The shortest first: a page should know early.
     this.order = [...golden.inputs.keys()].sort(
@@ -52,6 +53,20 @@ export class Check {
     const { done, total, maxDifference, bound, otherAnswers, problem } = this;
     return { done, total, maxDifference, bound, sameAnswers: done - otherAnswers, problem };
   }
+}
+
+/** First and last token of the best answer within tokens [first, behind), or nothing. */
+export function bestSpan(starts, ends, first, behind) {
+  const isInside = (place) => place >= first && place < behind;
+  const likeliestEnds = highest(ends, isInside);
+  let best = null;
+  for (const start of highest(starts, isInside)) {
+    for (const end of likeliestEnds) {
+      const isValid = start <= end && end < start + MAX_ANSWER;
+      if (isValid && (!best || starts[start] + ends[end] > starts[best[0]] + ends[best[1]])) best = [start, end];
+    }
+  }
+  return best;
 }
 
 /** The largest difference of two lists of numbers; infinite where their lengths differ. */

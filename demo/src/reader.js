@@ -1,6 +1,6 @@
 // A model that answers questions about texts: its windows, one after the other, and the best answers of all of them.
 
-import { Check, largestDifference } from "./golden.js";
+import { bestSpan, largestDifference } from "./golden.js";
 import { MAX_QUESTION, answersOf, windowsOf } from "./spans.js";
 
 /** What is wrong with a question or a text, in words for who wrote it. */
@@ -49,29 +49,27 @@ export class Reader {
     return { start: start_logits.slice(start, start + length), end: end_logits.slice(start, start + length) };
   }
 
-  /** Runs the next golden input of a Check. */
+  /** Runs the next golden input of a Check, and tells it. */
   async checkNext(check, golden) {
     const input = golden.inputs[check.order[check.done]];
-    const [question, text] = input.texts;
-    const asked = this.encoder.encode(question).ids;
-    const { ids, offsets } = this.encoder.encode(text);
-    const length = Math.max(0, Math.min(ids.length, golden.max_length - asked.length - this.encoder.template.numSpecial));
-    const own = this.encoder.pair(asked, ids.slice(0, length));
+    const own = this.asRecorded(...input.texts, golden.max_length);
     const said = await this.run(feeds(input.input_ids, input.token_type_ids ?? own.types));
     const difference = Math.max(
       largestDifference(said.start_logits, input.outputs.start_logits),
       largestDifference(said.end_logits, input.outputs.end_logits),
     );
-    const sameTokens = own.ids.length === input.input_ids.length && own.ids.every((id, at) => id === input.input_ids[at]);
-    const part = ([name]) => said[name].slice(own.start, own.start + length);
-    const windows = windowsOf(offsets.slice(0, length), length || 1);
-    const logits = [{ start: part(["start_logits"]), end: part(["end_logits"]) }];
-    check.add(difference, answersOf(text, windows, logits)[0].text === input.answer, sameTokens);
+    const span = bestSpan(said.start_logits, said.end_logits, ...input.context);
+    check.add(difference, String(span) === String(input.span), String(own.ids) === String(input.input_ids));
+  }
+
+  /** A question and a text cut at the longest input, as golden inputs are made. */
+  asRecorded(question, text, maxLength) {
+    const asked = this.encoder.encode(question).ids;
+    const room = Math.max(0, maxLength - asked.length - this.encoder.template.numSpecial);
+    return this.encoder.pair(asked, this.encoder.encode(text).ids.slice(0, room));
   }
 }
 
 function feeds(ids, types) {
   return { input_ids: ids, attention_mask: ids.map(() => 1), token_type_ids: types };
 }
-
-export { Check };

@@ -73,7 +73,7 @@ function bestSpans(window, start, end) {
 }
 
 /** Places of the highest ones that are possible at all. */
-function highest(logits, isPossible) {
+export function highest(logits, isPossible) {
   return [...logits.keys()]
     .filter((place) => isPossible(place) && Number.isFinite(logits[place]))
     .sort((a, b) => logits[b] - logits[a])
