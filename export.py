@@ -1,42 +1,35 @@
-"""The student of a finished run as a Hugging Face folder."""
+"""Give a student to its users: a Hugging Face folder, ONNX and ExecuTorch programs, each proved to compute the same.
 
-import shutil
+    python export.py --input runs/wiki --output exports/wiki
+    python export.py --input runs/finetune/student/sst2 --data glue --teacher bert-base-uncased --output exports/sst2
+    python export.py --input runs/finetune/student/squad --data squad --formats onnx --variants int8 --output exports/squad
 
-import torch
+The output holds the model with its card, golden inputs with their outputs, and check.py, which needs nothing of distillery
+and says whether a runtime computes what was exported. Exit codes: 0 finished, 2 bad input, 3 a variant lost more than
+--max_drop and was not kept (the others are there), 4 nothing can be written.
+"""
 
-from model.hub import save_model
-from run_state import Run
-from training.distributed import from_first
-from training.engine import master_weights
-from training.files import fsync_files, rename
-from training.lifecycle import SaveFailedError
+import sys
 
-
-def save_student(run: Run) -> None:
-    """Together: the student in fp32 master weights, with its tokenizer, in the run folder's student/.
-
-    Errors: SaveFailedError.
-    """
-    weights = master_weights(run.engine)
-    problem = from_first(run.ranks, _write(run, weights) if run.ranks.is_first else "")
-    if problem:
-        raise SaveFailedError(f"the student could not be written: {problem}. Make room and start again with --resume")
-    if run.best:
-        run.say(f"best held-out loss: {run.best['eval_mlm_loss']:.4f} at update {run.best['update']:.0f}")
+from command_line import parse
+from exporting.config import ExportConfig
 
 
-def _write(run: Run, weights: dict[str, torch.Tensor]) -> str:
-    """Rank 0; the reason if it failed."""
-    partial, final = run.folder / "student.partial", run.folder / "student"
+def main(config: ExportConfig) -> int:
+    from exporting.command import export  # torch comes with it, and --help has to answer at once
+
     try:
-        for leftover in (partial, final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        tokenizer = run.inputs.tokenizer
-        tokenizer.save(partial)
-        ids = {"pad": tokenizer.pad_id, "cls": tokenizer.cls_id, "sep": tokenizer.sep_id}
-        save_model(run.engine.module, partial, run.inputs.model_type, weights, ids)
-        fsync_files(partial)
-        rename(partial, final)
+        return export(config)
+    except (ValueError, FileNotFoundError) as error:
+        return _fail(error, 2)
     except OSError as error:
-        return str(error)
-    return ""
+        return _fail(error, 4)
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse(ExportConfig, sys.argv[1:], __doc__ or "")))

@@ -10,7 +10,6 @@ import torch
 from data.batching import Batch, BatchLoader, UpdateWindows, Window
 from data.blend_report import epochs_by_name
 from evaluation.heldout import evaluate
-from export import save_student
 from incidents import record_incident, refuse_spike, rewind
 from inputs import Inputs
 from model.bert import MaskedLanguageModel
@@ -18,6 +17,7 @@ from model.objective import Losses, TripleLoss
 from model.teacher import DTYPES
 from planning import update_flops
 from run_state import Config, describe_config, describe_state, find_resumable, restore, snapshot, state_tensors
+from student_folder import save_student
 from training.agreement import check_weights
 from training.attempts import Attempts
 from training.checkpoint import Checkpoints

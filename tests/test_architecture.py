@@ -25,6 +25,7 @@ SCRIPTS = (
     "run_state",
     "incidents",
     "export",
+    "student_folder",
     "inputs",
     "planning",
     "plan_report",

@@ -1,0 +1,228 @@
+"""README.md of an export: the model card, of what is on record about the model. What is not on record is said not to be."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from evaluation.report.runs import Run
+from evaluation.results import TaskResult
+from evaluation.tasks import TASKS
+from exporting.plain import PRUNED_HEADS
+from exporting.report import Report
+from exporting.source import Head, Source
+
+PIPELINES = {
+    Head.MASKED_LM: "fill-mask",
+    Head.CLASSIFICATION: "text-classification",
+    Head.REGRESSION: "text-classification",
+    Head.SPAN: "question-answering",
+}
+HUB_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+"""Ours -> the hub's, where they differ."""
+TEXTS = {
+    Head.MASKED_LM: 'pipe(f"The capital of France is {pipe.tokenizer.mask_token}.")',
+    Head.CLASSIFICATION: 'pipe("A text to classify.")',
+    Head.REGRESSION: 'pipe("A text to score.", function_to_apply="none")',
+    Head.SPAN: 'pipe(question="Who wrote it?", context="The card was written by the export.")',
+}
+PAIR = 'pipe({"text": "The first text.", "text_pair": "The second."})'
+
+
+def write_card(report: Report, folder: Path) -> None:
+    """Errors: OSError."""
+    name = _name(report.source)
+    sections = (
+        [f"---\n{_metadata(report, name).to_yaml()}\n---", "", f"# {name}", ""],
+        _what_it_is(report),
+        _use(report),
+        [
+            "## Sizes and figures",
+            "",
+            *report.variants_table(),
+            "",
+            "More on each, and how it was measured: EXPORT.md.",
+            "",
+        ],
+        _scores(report.source.provenance.result),
+        _making(report.source),
+        _limits(report),
+    )
+    (folder / "README.md").write_text("\n".join(line for part in sections for line in part), encoding="utf-8")
+
+
+def _name(source: Source) -> str:
+    """Of the run, the student or the fine-tuning: the last part of its path that says something."""
+    parts = [part for part in source.folder.resolve().parts if part not in ("model", "student")]
+    return "-".join(parts[-2:]) if source.provenance.result is not None else parts[-1]
+
+
+def _metadata(report: Report, name: str) -> ModelCardData:
+    """Licence and languages are not on record: the publisher knows them."""
+    source, result = report.source, report.source.provenance.result
+    formats = sorted({row.variant.format for row in report.kept} - {"hf"})
+    pooled = ["sentence-transformers"] if source.head is Head.MASKED_LM else []
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=PIPELINES[source.head],
+        tags=["distillery", "distillation", *formats, *pooled],
+        model_name=name,
+        eval_results=None if result is None else _eval_results(result, PIPELINES[source.head]),
+        ignore_metadata_errors=False,
+    )
+
+
+def _eval_results(result: TaskResult, pipeline: str) -> list[EvalResult]:
+    task, (repository, configuration) = TASKS[result.task], TASKS[result.task].hub
+    return [
+        EvalResult(
+            task_type=pipeline,
+            dataset_type=repository,
+            dataset_name=task.title,
+            dataset_config=configuration,
+            dataset_split=split,
+            metric_type=HUB_METRICS.get(metric, metric),
+            metric_name=f"{metric}, median of {len(result.chosen_runs)} seeds",
+            metric_value=value,
+        )
+        for split, scores in result.median().items()
+        for metric, value in scores.items()
+        if not math.isnan(value)
+    ]
+
+
+def _what_it_is(report: Report) -> list[str]:
+    source, config = report.source, report.source.model.config
+    task = f", fine-tuned on {source.task.title}" if source.task is not None else ""
+    labels = f" Its classes are {', '.join(source.labels)}." if source.labels else ""
+    numbers = f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} heads"
+    pruned = getattr(config, PRUNED_HEADS, None) or {}
+    gone = sum(map(len, pruned.values()))
+    heads = f" {gone} attention heads are pruned: zeros here, left out of the other formats." if gone else ""
+    return [
+        f"A {type(source.model).__name__} of {source.sizes.parameters / 1e6:.1f} M parameters ({numbers}, "
+        f"{config.vocab_size:,} tokens of vocabulary){task}. It reads up to {source.max_length} tokens.{labels}{heads}",
+        "",
+    ]
+
+
+def _use(report: Report) -> list[str]:
+    source = report.source
+    is_pair = source.task is not None and len(source.task.text_columns) == 2 and source.head is not Head.SPAN
+    call = PAIR if is_pair else TEXTS[source.head]
+    if is_pair and source.head is Head.REGRESSION:
+        call = f'{PAIR[:-1]}, function_to_apply="none")'
+    lines = ["## Use", "", "```python", "from transformers import pipeline", ""]
+    lines += [f'pipe = pipeline("{PIPELINES[source.head]}", model=FOLDER)', call, "```", ""]
+    if source.head is Head.MASKED_LM:
+        lines += [
+            "`SentenceTransformer(FOLDER)` averages its last hidden states into a vector; it was not trained for that.",
+            "",
+        ]
+    files = [f"`{row.variant.file}` ({row.variant.name})" for row in report.kept[1:]]
+    if files:
+        lines += [f"For other runtimes: {', '.join(files)}.", ""]
+    return [*lines, "`python check.py` says whether a runtime computes what was exported.", ""]
+
+
+def _scores(result: TaskResult | None) -> list[str]:
+    if result is None:
+        return []
+    task = TASKS[result.task]
+    lines = ["## Scores", ""]
+    for split, scores in result.median().items():
+        values = ", ".join(f"{metric} {100 * value:.2f}" for metric, value in scores.items())
+        lines.append(f"- {task.title}, {split}: {values} (median of {len(result.chosen_runs)} seeds)")
+    lines += [
+        "",
+        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text expect "
+        "less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
+        "",
+    ]
+    return lines
+
+
+def _making(source: Source) -> list[str]:
+    run, result = source.provenance.run, source.provenance.result
+    lines = ["## How it was made", ""]
+    if run is not None:
+        lines += [*_distilling(run), ""]
+    if result is not None:
+        lines += [*_fine_tuning(result), ""]
+    if run is None:
+        lines += ["No record of its pre-training or distillation was beside it.", ""]
+    return lines
+
+
+def _distilling(run: Run) -> list[str]:
+    flags, ds = run.flags, run.config.get("ds_config", {})
+    if run.is_distillation:
+        weights = ", ".join(f"{flags.get(f'weight_{part}')} x {part}" for part in ("distillation", "mlm", "cosine"))
+        lines = [
+            f"- Distilled from {flags['teacher']}: {weights}, temperature {flags.get('temperature')}; start: "
+            + (
+                "random."
+                if run.is_random_start
+                else f"layers of the teacher ({flags.get('student_layers') or 'evenly spread'})."
+            ),
+        ]
+    else:
+        lines = ["- Pre-trained by masked language modelling, without a teacher."]
+    data = flags.get("data") or []
+    names = ", ".join([data] if isinstance(data, str) else map(str, data))
+    starts = len({record.get("attempt") for record in run.attempts})
+    lines += [
+        f"- Data: {names}, sequences of up to {flags.get('max_length')} tokens.",
+        f"- {run.update:,} updates of {ds.get('train_batch_size', 'an unknown number of')} sequences, "
+        f"{run.tokens / 1e6:,.1f} M tokens{_optimizer(ds)}.",
+        f"- The run: {run.state}; {starts} starts, {len(run.incidents)} incidents.",
+    ]
+    if run.evaluations:
+        last = run.evaluations[-1]
+        own = ", ".join(f"{name} {value:.4f}" for name, value in last.figures.items() if not math.isnan(value))
+        lines.append(f"- Held out ({flags['eval_data'] or 'not named'}), update {last.update:,}: {own}.")
+        teacher = ", ".join(f"{name} {value:.4f}" for name, value in run.teacher.items() if not math.isnan(value))
+        lines += [f"- Its teacher there: {teacher}."] if teacher else []
+    return lines
+
+
+def _optimizer(ds: Mapping[str, Any]) -> str:
+    optimizer = ds.get("optimizer", {})
+    rate = optimizer.get("params", {}).get("lr")
+    return f", {optimizer.get('type')}, learning rate {rate}" if rate is not None else ""
+
+
+def _fine_tuning(result: TaskResult) -> list[str]:
+    task, cell = TASKS[result.task], result.chosen
+    lines = [
+        f"- Fine-tuned from {result.model} on {task.title}: batch {cell.batch_size}, learning rate {cell.learning_rate:g}, "
+        f"{cell.epochs:g} epochs, the best of {len(result.by_cell)} settings with {len(result.chosen_runs)} seeds each."
+    ]
+    if result.teacher:
+        lines.append(f"- A second distillation, from {result.teacher}.")
+    for split, used in result.data.items():
+        part = f" of {used.of:,}" if used.examples < used.of else ""
+        lines.append(f"- {split}: {used.examples:,}{part} examples from {', '.join(used.files)}.")
+    return lines
+
+
+def _limits(report: Report) -> list[str]:
+    source = report.source
+    lines = [
+        "## Limits",
+        "",
+        f"- Longer texts than {source.max_length} tokens are cut, or have to be read in parts.",
+        "- Licence and languages are not on record: whoever publishes it has to say.",
+        "- Nothing was measured of bias, of harmful output, or on text of another kind than that named here.",
+    ]
+    if not report.measured_on:
+        lines.append(
+            "- The accuracy of the variants was not measured when they were exported, only golden inputs were."
+        )
+    lossy = [row for row in report.kept if row.variant.precision != "fp32"]
+    if lossy:
+        lines.append("- Variants in fewer bits say something else now and then: see the table's golden answers.")
+    lines += [f"- {row.variant.file} was not kept: {row.refused}." for row in report.refused]
+    return [*lines, ""]
