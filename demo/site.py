@@ -32,7 +32,7 @@ def write_site(dist: Path, models: dict[str, Model], output: Path) -> dict[str, 
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    site = {"made_by": MADE_BY, "runtime": _runtime(dist, partial), "models": {}}
+    site: dict[str, Any] = {"made_by": MADE_BY, "runtime": _runtime(dist, partial), "models": {}}
     for which in ("student", "teacher"):
         site["models"][which] = _model(models[which], partial) if which in models else None
     app = f"app-{_digest_of(dist / 'app')}"
