@@ -40,7 +40,7 @@ async function webGpuName() {
 
 /** The `run` of a Reader. Errors: whatever the library throws, as an Error. */
 export async function openModel(ort, backend, bytes) {
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] });
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend], logSeverityLevel: 3 });
   for (const name of ["start_logits", "end_logits"]) {
     if (!session.outputNames.includes(name)) throw new Error(`the model has no output ${name}: it answers no questions`);
   }

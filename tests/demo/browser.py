@@ -32,7 +32,13 @@ class Browser(Chromium):
         """The first value of an expression that is true in JavaScript."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(condition)):
-            assert time.monotonic() < end, (condition, self.text("alert"), self.text("answer"), self.state(), self.complaints())
+            assert time.monotonic() < end, (
+                condition,
+                self.text("alert"),
+                self.text("answer"),
+                self.state(),
+                self.complaints(),
+            )
             time.sleep(0.05)
         return value
 
