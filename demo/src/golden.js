@@ -27,8 +27,7 @@ export class Check {
   /** What a backend said of the next input of `order`; `same...` against the golden answer and the golden tokens. */
   add(difference, sameAnswer, sameTokens) {
     this.done++;
-    // Not a number counts as infinitely far.
-    this.maxDifference = Math.max(this.maxDifference, Number.isFinite(difference) ? difference : Infinity);
+    this.maxDifference = Math.max(this.maxDifference, difference);
     this.otherAnswers += sameAnswer ? 0 : 1;
     this.otherTokens += sameTokens ? 0 : 1;
   }
@@ -69,13 +68,14 @@ export function bestSpan(starts, ends, first, behind) {
   return best;
 }
 
-/** The largest difference of two lists of numbers; infinite where their lengths differ. */
+/** The largest difference of two lists of numbers; infinite where one is no number, or their lengths differ. */
 export function largestDifference(numbers, golden) {
   if (numbers.length !== golden.length) return Infinity;
   let largest = 0;
   for (let place = 0; place < golden.length; place++) {
     const difference = Math.abs(numbers[place] - golden[place]);
-    if (!(difference <= largest)) largest = difference; // not a number stays
+    if (!Number.isFinite(difference)) return Infinity;
+    largest = Math.max(largest, difference);
   }
   return largest;
 }
