@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 
 let site, worker, asked;
 let backend = "wasm";
+let keeping; // the promise that everything is kept
 const states = {}; // which -> "loading", "ready", "failed"
 let lastId = 0;
 
@@ -31,7 +32,6 @@ async function start() {
   sayEnvironment();
   if (stored(BACKEND) === "webgpu") $("backend").value = backend = "webgpu";
   startWorker();
-  keepForLater();
 }
 
 /** site.json, the addresses of its files made absolute: workers have another base than the page. */
@@ -63,9 +63,9 @@ function load(which) {
 }
 
 const HANDLERS = {
-  progress({ which, stage, done, total }) {
-    const what = { runtime: "Fetching the runtime", model: "Fetching the model", opening: "Opening the model" }[stage];
-    sayState(which, total ? `${what}: ${megabytes(done)} of ${megabytes(total)}.` : `${what}.`, done, total);
+  progress({ which, done, total }) {
+    const words = total ? `Fetching: ${megabytes(done)} of ${megabytes(total)}.` : "Opening the model.";
+    sayState(which, words, done, total);
   },
   checking(verdict) {
     sayState(verdict.which, `Checking: ${verdict.done} of ${verdict.total} recorded questions.`, verdict.done, verdict.total);
@@ -90,7 +90,6 @@ const HANDLERS = {
     if (backend === "webgpu") return fallBack(`WebGPU does not run here (${message})`);
     states[which] = "failed";
     sayState(which, message);
-    $("load-teacher").hidden ||= which === "teacher" && states.teacher !== undefined;
     if (which === "student") giveUp(message);
   },
   window({ id, which, done, total }) {
@@ -115,7 +114,13 @@ const HANDLERS = {
 function becomeReady(which) {
   if (states[which] === "ready") return;
   states[which] = "ready";
-  if (which === "student" && !asked) say("Ask away.");
+  if (which === "student") {
+    if (!asked) say("Ask away.");
+    keeping ??= keepForLater(); // not before: everything would be fetched twice
+  } else if (asked?.found.student && !asked.left.length) {
+    asked.left.push(which);
+    askNext();
+  }
 }
 
 /** A backend that computes something else: another one, or none. */
@@ -130,7 +135,7 @@ function isWrong(which, problem) {
 function fallBack(reason) {
   backend = $("backend").value = "wasm";
   withdraw();
-  $("alert").textContent = `${reason}. WebAssembly is used instead.`;
+  warn(`${reason}. WebAssembly is used instead.`);
   startWorker();
 }
 
@@ -138,8 +143,15 @@ function fallBack(reason) {
 function giveUp(message) {
   withdraw();
   say("There is no answer: see the message above.");
-  $("alert").textContent = message;
+  warn(message);
   $("ask").disabled = true;
+}
+
+/** A backend's failure, and that of the one that took its place, are both there to read. */
+function warn(message) {
+  const paragraph = document.createElement("p");
+  paragraph.textContent = message;
+  $("alert").append(paragraph);
 }
 
 function withdraw() {
@@ -218,19 +230,17 @@ async function keepForLater() {
     $("offline").textContent = isWhole
       ? "Everything is kept in this browser: the page works without a network from now on."
       : "The browser has no room to keep the page: it needs a network the next time.";
+    sayEnvironment(": reload it, and it will be");
   } catch (error) {
     $("offline").textContent = `The page is not kept for the next visit (${error.message}).`;
   }
-  sayEnvironment();
 }
 
-function sayEnvironment() {
+function sayEnvironment(remedy = "") {
   const threads = numThreads();
-  const controlled = Boolean(navigator.serviceWorker?.controller) || $("offline").textContent.startsWith("Everything");
   $("environment").textContent = crossOriginIsolated
     ? `WebAssembly has SIMD here and runs on ${threads} ${threads > 1 ? "threads" : "thread"}.`
-    : "WebAssembly has SIMD here and runs on one thread, because the page is not cross-origin isolated" +
-      (controlled && isSecureContext ? ": reload it, and it will be." : ".");
+    : `WebAssembly has SIMD here and runs on one thread, because the page is not cross-origin isolated${remedy}.`;
 }
 
 function sayState(which, words, done, total) {
@@ -286,7 +296,7 @@ $("backend").addEventListener("change", ({ target }) => {
   } catch {
     // Not remembered then.
   }
-  $("alert").textContent = "";
+  $("alert").replaceChildren();
   $("ask").disabled = false;
   withdraw();
   startWorker();

@@ -21,7 +21,7 @@ export function numThreads() {
 }
 
 /** {ort, key}: the library, ready for sessions on "wasm" or "webgpu"; what a verdict depends on beside the model. */
-export async function openRuntime(backend, files, version, onBytes) {
+export async function openRuntime(backend, { version, [backend]: files }, onBytes) {
   const device = backend === "webgpu" ? await webGpuName() : "";
   const ort = backend === "webgpu" ? await import("onnxruntime-web/webgpu") : await import("onnxruntime-web/wasm");
   ort.env.logLevel = "error";

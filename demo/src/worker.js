@@ -1,7 +1,7 @@
 // Where the models run, so that the page stays responsive: opens them, checks them, answers questions, one thing at a time.
 //
 // In:  {type: "start", site, backend}, {type: "load", which}, {type: "ask", id, which, question, text}, {type: "stop", id}
-// Out: {type: "progress", which, stage, done, total}, {type: "ready" | "checked", which, ...verdict},
+// Out: {type: "progress", which, done, total} (without numbers: it is being opened), {type: "ready" | "checked", which, ...verdict},
 //      {type: "failed", which, message}, {type: "window", id, done, total},
 //      {type: "answer", id, which, ...}, {type: "refused", id, which, message}
 
@@ -27,14 +27,18 @@ self.onmessage = ({ data }) => {
 };
 
 async function load(which) {
-  const progress = (stage) => (done, total) => self.postMessage({ type: "progress", which, stage, done, total });
+  const { onnx, tokenizer, tokenizerConfig, golden } = site.models[which];
+  const { wasm } = site.runtime[backend];
+  const come = { runtime: 0, model: 0 };
+  const progress = (what) => (bytes) => {
+    come[what] = bytes;
+    const [done, total] = [come.runtime + come.model, onnx.bytes + (come.runtime && wasm.bytes)];
+    self.postMessage({ type: "progress", which, done, total });
+  };
   try {
-    const { onnx, tokenizer, tokenizerConfig, golden } = site.models[which];
-    const files = site.runtime[backend];
-    runtime ??= openRuntime(backend, files, site.runtime.version, (done) => progress("runtime")(done, files.wasm.bytes));
-    await runtime;
-    const bytes = await readFile(onnx, (done) => progress("model")(done, onnx.bytes));
-    const [content, config, recorded] = await Promise.all([tokenizer, tokenizerConfig, golden].map(readJson));
+    runtime ??= openRuntime(backend, site.runtime, progress("runtime"));
+    const json = Promise.all([tokenizer, tokenizerConfig, golden].map(readJson));
+    const [bytes, [content, config, recorded]] = await Promise.all([readFile(onnx, progress("model")), json, runtime]);
     opening.push({ which, bytes, encoder: new Encoder(content, config), golden: recorded });
     wake();
   } catch (error) {
@@ -63,7 +67,7 @@ function inWords(error, bytes) {
 async function open({ which, bytes, encoder, golden }) {
   try {
     const { ort, key } = await runtime;
-    self.postMessage({ type: "progress", which, stage: "opening" });
+    self.postMessage({ type: "progress", which });
     const { name, onnx, tokenizer, golden: file } = site.models[which];
     const run = await openModel(ort, backend, bytes);
     const verdictKey = [onnx.sha256, tokenizer.sha256, file.sha256, key].join(" ");

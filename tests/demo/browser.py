@@ -55,16 +55,21 @@ class Browser(Chromium):
         self("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
         self("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    def answers(self, seconds: float = 60) -> list[list[str]]:
-        """The rows of the table, when all models that run have answered."""
+    def answers(self, seconds: float = 60, models: int = 1) -> list[list[str]]:
+        """The rows of the table, when so many models have answered."""
         rows = "[...document.querySelectorAll('#figures tbody tr')]"
-        self.wait("!document.getElementById('figures').hidden", seconds)
+        self.wait(f"!document.getElementById('figures').hidden && {rows}.length >= {models}", seconds)
         found: list[list[str]] = self.evaluate(f"{rows}.map(row => [...row.cells].map(cell => cell.textContent))")
         return found
 
-    def ask(self, question: str, text: str, seconds: float = 60) -> list[list[str]]:
+    def ask(self, question: str, text: str, seconds: float = 60, models: int = 1) -> list[list[str]]:
         """With the keyboard."""
         self.fill("text", text)
         self.fill("question", question)
         self.press("Enter", 13, text="\r")
-        return self.answers(seconds)
+        return self.answers(seconds, models)
+
+    def ask_and_read(self, question: str, text: str) -> str:
+        """What is said of the answer."""
+        self.ask(question, text)
+        return self.text("answer")

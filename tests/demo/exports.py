@@ -131,8 +131,10 @@ def onnx_run(file: Path) -> Run:
     return lambda batch: tuple(session.run(["start_logits", "end_logits"], {name: batch[name] for name in names}))
 
 
-def python_answers(folder: Path, pairs: Sequence[tuple[str, ...]], file: str = INT8) -> list[list[Candidate]]:
-    """What finetuning/spans.py makes of what the same file says in Python."""
+def python_answers(
+    folder: Path, pairs: Sequence[tuple[str, ...]], file: str = INT8
+) -> tuple[list[list[Candidate]], list[int]]:
+    """What finetuning/spans.py makes of what the same file says in Python; and in how many windows it read each text."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     longest = json.loads((folder / "golden.json").read_bytes())["max_length"]
     examples = [Example(str(row), pair, (Answer("", 0),)) for row, pair in enumerate(pairs)]
@@ -142,7 +144,8 @@ def python_answers(folder: Path, pairs: Sequence[tuple[str, ...]], file: str = I
     inputs = [{name: np.array([feature[name]]) for name in columns if name in feature} for feature in features]
     logits = [np.concatenate(run(one)) for one in inputs]
     found = answers_of(examples, windows, logits)
-    return [found[example.id] for example in examples]
+    rows = [window.example for window in windows]
+    return [found[example.id] for example in examples], [rows.count(row) for row in range(len(pairs))]
 
 
 def tampered(export: Path, folder: Path) -> Path:
