@@ -52,9 +52,10 @@ def build(config: BuildConfig) -> None:
 def _sizes(output: Path, site: dict[str, Any]) -> list[str]:
     page = [file for file in site["files"] if not file["path"].startswith("models/")]
     always = [file for file in page if not file["optional"]]
+    packed = sum(len(gzip.compress((output / file["path"]).read_bytes(), 6)) for file in always)
     lines = [
-        f"{output}: the page without models {_megabytes(output, always)}; WebGPU's runtime, fetched by those who choose it, "
-        f"{_megabytes(output, [file for file in page if file['optional']])}"
+        f"{output}: the page without models {_megabytes(always)} MB ({packed / 1e6:.1f} MB on servers that compress); "
+        f"WebGPU's runtime, which only those fetch who choose it, {_megabytes(page) - _megabytes(always):.1f} MB"
     ]
     for model in site["models"].values():
         if model:
@@ -62,9 +63,8 @@ def _sizes(output: Path, site: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _megabytes(output: Path, files: list[dict[str, Any]]) -> str:
-    packed = sum(len(gzip.compress((output / file["path"]).read_bytes(), 6)) for file in files)
-    return f"{sum(file['bytes'] for file in files) / 1e6:.1f} MB ({packed / 1e6:.1f} MB gzipped)"
+def _megabytes(files: list[dict[str, Any]]) -> float:
+    return round(sum(file["bytes"] for file in files) / 1e6, 1)
 
 
 if __name__ == "__main__":

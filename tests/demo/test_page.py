@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.build import build
-from demo.config import BuildConfig
+from demo.models import Model
+from demo.node import DIST
 from demo.serve import PlainHandler, server
+from demo.site import write_site
 from exporting.passages import EVERYTHING, QUESTIONS, UNICODE
 from tests.demo.browser import Browser
 from tests.demo.conftest import Serve
@@ -190,7 +191,8 @@ def gives_up(browser: Browser, url: str) -> str:
 def test_a_model_that_computes_something_else_is_not_asked(
     browser: Browser, site: Path, exported: Path, serve: Serve, tmp_path: Path
 ) -> None:
-    build(BuildConfig(student=str(tampered(exported, tmp_path / "other")), output=str(tmp_path / "site")))
+    other = Model(title="Student", folder=tampered(exported, tmp_path / "other"), precision="int8")
+    write_site(DIST, {"student": other}, tmp_path / "site")
     said = gives_up(browser, serve(tmp_path / "site"))
     assert re.search(
         r"The student is not used: WebAssembly computes something else .*differs .* by [\d.]+, and 0\.\d+ is", said
