@@ -22,13 +22,21 @@ PIPELINES = {
 }
 HUB_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """Ours -> the hub's, where they differ."""
-TEXTS = {
-    Head.MASKED_LM: 'pipe(f"The capital of France is {pipe.tokenizer.mask_token}.")',
-    Head.CLASSIFICATION: 'pipe("A text to classify.")',
-    Head.REGRESSION: 'pipe("A text to score.", function_to_apply="none")',
-    Head.SPAN: 'pipe(question="Who wrote it?", context="The card was written by the export.")',
+CODE = {
+    Head.MASKED_LM: 'pipe(f"The lighthouse is painted {pipe.tokenizer.mask_token}.")',
+    Head.CLASSIFICATION: 'pipe("A text.")',
+    Head.REGRESSION: 'pipe("A text.")',
 }
-PAIR = 'pipe({"text": "The first text.", "text_pair": "The second."})'
+PAIR_CODE = 'pipe({"text": "The first text.", "text_pair": "The second."})'
+SPAN_CODE = (  # transformers has no pipeline for it since 5
+    "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+    "",
+    "tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForQuestionAnswering.from_pretrained(FOLDER)",
+    'inputs = tokenizer("Who keeps the lamp?", "A keeper lives below the lamp.", return_tensors="pt")',
+    "outputs = model(**inputs)",
+    "start, end = outputs.start_logits.argmax(), outputs.end_logits.argmax()",
+    'print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))',
+)
 
 
 def write_card(report: Report, folder: Path) -> None:
@@ -67,7 +75,7 @@ def _metadata(report: Report, name: str) -> ModelCardData:
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=PIPELINES[source.head],
-        tags=["distillery", "distillation", *formats, *pooled],
+        tags=["distillery", *(["distillation"] if _is_distilled(source) else []), *formats, *pooled],
         model_name=name,
         eval_results=None if result is None else _eval_results(result, PIPELINES[source.head]),
         ignore_metadata_errors=False,
@@ -84,13 +92,23 @@ def _eval_results(result: TaskResult, pipeline: str) -> list[EvalResult]:
             dataset_config=configuration,
             dataset_split=split,
             metric_type=HUB_METRICS.get(metric, metric),
-            metric_name=f"{metric}, median of {len(result.chosen_runs)} seeds",
+            metric_name=f"{metric}, {_seeds(result)}",
             metric_value=value,
         )
         for split, scores in result.median().items()
         for metric, value in scores.items()
         if not math.isnan(value)
     ]
+
+
+def _is_distilled(source: Source) -> bool:
+    run, result = source.provenance.run, source.provenance.result
+    return (run is not None and run.is_distillation) or (result is not None and bool(result.teacher))
+
+
+def _seeds(result: TaskResult) -> str:
+    count = len(result.chosen_runs)
+    return f"median of {count} seeds" if count > 1 else "one seed"
 
 
 def _what_it_is(report: Report) -> list[str]:
@@ -110,21 +128,28 @@ def _what_it_is(report: Report) -> list[str]:
 
 def _use(report: Report) -> list[str]:
     source = report.source
-    is_pair = source.task is not None and len(source.task.text_columns) == 2 and source.head is not Head.SPAN
-    call = PAIR if is_pair else TEXTS[source.head]
-    if is_pair and source.head is Head.REGRESSION:
-        call = f'{PAIR[:-1]}, function_to_apply="none")'
-    lines = ["## Use", "", "```python", "from transformers import pipeline", ""]
-    lines += [f'pipe = pipeline("{PIPELINES[source.head]}", model=FOLDER)', call, "```", ""]
+    lines = ["## Use", "", "With FOLDER, this folder:", "", "```python", *_code(source), "```", ""]
     if source.head is Head.MASKED_LM:
         lines += [
-            "`SentenceTransformer(FOLDER)` averages its last hidden states into a vector; it was not trained for that.",
+            "`SentenceTransformer(FOLDER)` averages its last hidden states; no record says it was trained for that.",
             "",
         ]
     files = [f"`{row.variant.file}` ({row.variant.name})" for row in report.kept[1:]]
     if files:
         lines += [f"For other runtimes: {', '.join(files)}.", ""]
     return [*lines, "`python check.py` says whether a runtime computes what was exported.", ""]
+
+
+def _code(source: Source) -> list[str]:
+    if source.head is Head.SPAN:
+        return list(SPAN_CODE)
+    is_pair = source.task is not None and len(source.task.text_columns) == 2
+    return [
+        "from transformers import pipeline",
+        "",
+        f'pipe = pipeline("{PIPELINES[source.head]}", model=FOLDER)',
+        PAIR_CODE if is_pair else CODE[source.head],
+    ]
 
 
 def _scores(result: TaskResult | None) -> list[str]:
@@ -134,11 +159,11 @@ def _scores(result: TaskResult | None) -> list[str]:
     lines = ["## Scores", ""]
     for split, scores in result.median().items():
         values = ", ".join(f"{metric} {100 * value:.2f}" for metric, value in scores.items())
-        lines.append(f"- {task.title}, {split}: {values} (median of {len(result.chosen_runs)} seeds)")
+        lines.append(f"- {task.title}, {split}: {values} ({_seeds(result)})")
     lines += [
         "",
-        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text expect "
-        "less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
+        "The model here is the best of all runs on this very split, and its settings were chosen on it: on other text "
+        "expect less." + (" Trained or evaluated on a part of the examples only." if result.is_subset else ""),
         "",
     ]
     return lines
@@ -198,7 +223,7 @@ def _fine_tuning(result: TaskResult) -> list[str]:
     task, cell = TASKS[result.task], result.chosen
     lines = [
         f"- Fine-tuned from {result.model} on {task.title}: batch {cell.batch_size}, learning rate {cell.learning_rate:g}, "
-        f"{cell.epochs:g} epochs, the best of {len(result.by_cell)} settings with {len(result.chosen_runs)} seeds each."
+        f"{cell.epochs:g} epochs; {len(result.by_cell)} settings tried, {_seeds(result)}."
     ]
     if result.teacher:
         lines.append(f"- A second distillation, from {result.teacher}.")

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +34,7 @@ def export(config: ExportConfig) -> int:
     """The exit code. Errors: ValueError and FileNotFoundError for bad input, OSError where nothing can be written."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    exporters = [_exporter(name) for name in config.formats if name != HF]
+    exporters: dict[str, Exporter] = {name: _exporter(name) for name in config.formats if name != HF}
     source = load_source(config.input)
     _introduce(source, config)
     with staged(Path(config.output), source.folder) as folder:
@@ -74,7 +74,7 @@ def _introduce(source: Source, config: ExportConfig) -> None:
         print("no --data: accuracy is not measured, and no variant can be refused for it", flush=True)
 
 
-def _export(config: ExportConfig, source: Source, exporters: Sequence[Exporter], folder: Path) -> Report:
+def _export(config: ExportConfig, source: Source, exporters: Mapping[str, Exporter], folder: Path) -> Report:
     texts, origin = golden_texts(source, config.data, COUNT)
     calibration, calibrated_on = calibration_texts(source, config)
     plain = plain_model(source.model)
@@ -96,7 +96,11 @@ def _export(config: ExportConfig, source: Source, exporters: Sequence[Exporter],
         calibration_source=calibrated_on,
         opset=config.opset,
     )
-    variants = [reference, *(variant for exporter in exporters for variant in exporter(request))]
+    variants = [reference]
+    for name, exporter in exporters.items():
+        print(f"writing {name}: {', '.join(config.variants)}", flush=True)  # takes a minute
+        variants += exporter(request)
+    print("running every variant", flush=True)
     rows, teacher = _examine(config, source, variants, expected, folder)
     found = Report(
         source=source,

@@ -1,6 +1,7 @@
 """The Hugging Face folder of an export, which transformers, its pipelines and sentence-transformers open, and its proof."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,8 @@ class Equality:
 def write_hugging_face(source: Source, folder: Path) -> Variant:
     """Configuration, fp32 weights and tokenizer; of a masked LM also how sentence-transformers pools it. Errors: OSError."""
     source.model.save_pretrained(folder)
-    backend = source.tokenizer.backend_tokenizer
-    backend.no_truncation()  # what the last call asked for would be stored
-    backend.no_padding()
-    source.tokenizer.save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        if (source.folder / name).is_file() and not (folder / name).exists():
-            (folder / name).write_bytes((source.folder / name).read_bytes())
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # written for its owner's eyes only
+    _write_tokenizer(source, folder)
     if source.head is Head.MASKED_LM:
         _write_pooling(source, folder)
     return Variant(
@@ -53,6 +49,20 @@ def write_hugging_face(source: Source, folder: Path) -> Variant:
         load=load_hugging_face,
         remark="the reference of all others",
     )
+
+
+def _write_tokenizer(source: Source, folder: Path) -> None:
+    tokenizer = source.tokenizer
+    tokenizer.backend_tokenizer.no_truncation()  # what the last call asked for would be stored
+    tokenizer.backend_tokenizer.no_padding()
+    for name in ("is_local", "local_files_only"):  # of how it was loaded here
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.model_input_names = list(source.input_names)  # DistilBERT refuses BERT's token types
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # named in both places it is stored
+    tokenizer.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (source.folder / name).is_file() and not (folder / name).exists():
+            (folder / name).write_bytes((source.folder / name).read_bytes())
 
 
 def _write_pooling(source: Source, folder: Path) -> None:

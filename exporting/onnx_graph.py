@@ -36,7 +36,9 @@ def export_graph(plain: PlainModel, opset: int) -> onnx.ModelProto:
     check_opset(opset)
     num_bytes = sum(parameter.nbytes for parameter in plain.parameters())
     if num_bytes > LARGEST_FILE:
-        raise ValueError(f"weights of {num_bytes:,} bytes: an .onnx file holds {LARGEST_FILE:,}. Export a smaller student")
+        raise ValueError(
+            f"weights of {num_bytes:,} bytes: an .onnx file holds {LARGEST_FILE:,}. Export a smaller student"
+        )
     head = TiedHead(plain.head) if isinstance(plain.head, WordHead) else plain.head
     graph = PlainModel(plain.encoder, head, plain.shape, fused_attention).eval()
     # one tensor each: inputs that are the same object become the same input of the file
@@ -114,7 +116,11 @@ def check_nodes(model: onnx.ModelProto, plain: PlainModel) -> None:
     }
     found = collections.Counter(node.op_type for node in model.graph.node)
     wrong = [f"{found[name]} {name} instead of {count}" for name, count in expected.items() if found[name] != count]
-    tables = [x for x in model.graph.initializer if list(x.dims) in (shape := list(plain.encoder.word.weight.shape), shape[::-1])]
+    tables = [
+        x
+        for x in model.graph.initializer
+        if list(x.dims) in (shape := list(plain.encoder.word.weight.shape), shape[::-1])
+    ]
     if len(tables) != 1:
         wrong.append(f"the word embedding {len(tables)} times")
     if wrong:

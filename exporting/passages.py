@@ -124,9 +124,18 @@ PASSAGES = (
 )
 """(passage of five sentences, its questions)."""
 
-SENTENCES = tuple(f"{part.rstrip('.')}." for passage, _ in PASSAGES for part in passage.split(". "))
-QUESTIONS = tuple((question, passage) for passage, questions in PASSAGES for question in questions)
-"""(question, context)."""
+
+def _sentences(passage: str) -> list[str]:
+    return [f"{part.rstrip('.')}." for part in passage.split(". ")]
+
+
+SENTENCES = tuple(sentence for passage, _ in PASSAGES for sentence in _sentences(passage))
+QUESTIONS = tuple(
+    (question, " ".join(_sentences(passage)[: row + 1]))
+    for passage, questions in PASSAGES
+    for row, question in enumerate(questions)
+)
+"""(question, context): the passage as far as the sentence that answers, so that lengths differ."""
 
 UNICODE = "Le café naïve à Zürich, Ωmega и Москва, 東京 and 🙂 cost 3½ €: “quotes”, dashes — and a\u00a0hard space."
 WORD = "Hello"

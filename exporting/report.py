@@ -107,17 +107,8 @@ class Report:
         return "\n".join([*lines, *(["", "Remarks:", "", *remarks] if remarks else [])]) + "\n"
 
     def variants_table(self) -> list[str]:
-        """Lines of Markdown, a row for each variant that was kept, and the teacher's."""
-        metric = next((row.figures.metric for row in self.rows if row.figures.metric), "")
-        header = [
-            "variant",
-            "file",
-            "MB",
-            "golden answers",
-            "largest difference",
-            "ms an input",
-            "times the teacher's speed",
-        ]
+        """Lines of Markdown, a row for each variant that was kept, and the teacher's; columns of what was measured."""
+        header = ["variant", "file", "MB", "golden answers", "largest difference"]
         rows = [
             [
                 row.variant.name,
@@ -125,17 +116,25 @@ class Report:
                 f"{row.bytes / MB:.1f}",
                 f"{row.recorded.same_answers}/{self.golden_inputs}",
                 f"{row.recorded.max_difference:.1g}",
-                number(row.figures.latency_ms, ".1f"),
-                number(row.figures.speedup, ".1f"),
-                *([number(100 * row.figures.score, ".2f"), number(row.figures.drop, ".2f")] if metric else []),
             ]
             for row in self.kept
         ]
+        figures = [row.figures for row in self.kept]
         if self.teacher_figures is not None:
-            own = self.teacher_figures
-            score = [number(100 * own.score, ".2f"), ""] if metric else []
-            rows.append([f"teacher {self.teacher}", "", "", "", "", number(own.latency_ms, ".1f"), "1.0", *score])
-        return table([*header, *([metric, "points lost"] if metric else [])], rows)
+            figures.append(self.teacher_figures)
+            rows.append([f"teacher {self.teacher}", "", "", "", ""])
+        metric = next((one.metric for one in figures if one.metric), "")
+        columns = {
+            metric: [number(100 * one.score, ".2f") for one in figures],
+            "points lost": [number(one.drop, ".2f") for one in figures],
+            "ms an input": [number(one.latency_ms, ".1f") for one in figures],
+            "times the teacher's speed": [number(one.speedup, ".1f") for one in figures],
+        }
+        for name, values in columns.items():
+            if any(values):
+                header.append(name)
+                rows = [[*row, value] for row, value in zip(rows, values, strict=True)]
+        return table(header, rows)
 
     def _measured(self) -> str:
         examples = max(row.figures.examples for row in self.rows)

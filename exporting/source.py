@@ -88,6 +88,7 @@ def load_source(given: str) -> Source:
     if result is not None:
         longest = min(longest, int(result.settings.get("max_length", longest)))
         run = run or _run_of(result)
+    tokenizer.model_max_length = longest
     return Source(
         given=given,
         folder=folder,

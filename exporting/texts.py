@@ -1,6 +1,7 @@
 """The texts that an export is measured, calibrated and checked on: the user's, or a few of ours where there are none."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,8 @@ Texts = Sequence[tuple[str, ...]]
 
 def read_documents(given: str, count: int) -> list[str]:
     """So many documents (all for 0) of whatever data.prepare reads, spread evenly. Errors: FileNotFoundError, ValueError."""
+    if Path(f"{given}.idx").is_file():
+        raise ValueError(f"{given} is a prepared corpus. Give the text that it was prepared from")
     found: list[str] = []
     for item in plan_inputs([given], SourceOptions(), PART_BYTES):
         for _, documents in item.parts(lambda _: True, lambda _: None):

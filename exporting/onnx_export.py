@@ -1,0 +1,64 @@
+"""A student as .onnx files: fp32, fp16, int8 and int8_static, by the names that transformers.js looks for."""
+
+from functools import partial
+from pathlib import Path
+
+import onnx
+
+from exporting.onnx_calibration import calibrate
+from exporting.onnx_graph import export_graph
+from exporting.onnx_half import to_half
+from exporting.onnx_int8 import quantize
+from exporting.onnx_session import RUNTIME, load_file
+from exporting.variant import Request, Run, Variant
+
+FILES = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_int8.onnx",
+    "int8_static": "onnx/model_int8_static.onnx",
+}
+"""Precision -> below the export's folder."""
+
+
+def export_onnx(request: Request) -> list[Variant]:
+    """Errors: ValueError for an opset or a model that is not exported, OSError."""
+    graph = export_graph(request.plain, request.opset)
+    (request.folder / "onnx").mkdir(parents=True, exist_ok=True)
+    variants = []
+    for precision, file in FILES.items():
+        if precision in request.precisions:
+            model, remark = _convert(graph, precision, request)
+            (request.folder / file).write_bytes(model.SerializeToString(deterministic=True))
+            variants.append(_variant(precision, file, remark))
+    return variants
+
+
+def _convert(graph: onnx.ModelProto, precision: str, request: Request) -> tuple[onnx.ModelProto, str]:
+    """The file, and what to know of it."""
+    if precision == "fp32":
+        return graph, ""
+    if precision == "fp16":
+        return to_half(graph), "on a CPU computed in fp32: it saves bytes, no time"
+    if precision == "int8":
+        return quantize(graph), "ranges of activations are those of each input"
+    ranges, share = calibrate(graph, request.calibration)
+    inputs = f"{len(request.calibration):,} inputs ({request.calibration_source})"
+    remark = f"ranges of activations are those of {inputs}" + (f", {share:g} of the values cut" if share else "")
+    return quantize(graph, ranges), remark
+
+
+def _variant(precision: str, file: str, remark: str) -> Variant:
+    return Variant(
+        name=f"onnx {precision}",
+        format="onnx",
+        precision=precision,
+        file=file,
+        runtime=RUNTIME,
+        load=partial(_load, file),
+        remark=remark,
+    )
+
+
+def _load(file: str, folder: Path, threads: int) -> Run:
+    return load_file(folder / file, threads)
