@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from command_line import parse
 from demo.config import ServeConfig
@@ -37,13 +38,21 @@ class PlainHandler(Handler):
     headers_sent: dict[str, str] = {}  # noqa: RUF012
 
 
-def server(site: Path, port: int = 0, handler: type[Handler] = Handler) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """One that takes it calmly when a browser goes away in the middle of a file."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def server(site: Path, port: int = 0, handler: type[Handler] = Handler) -> Server:
     """Bound, not yet serving. Errors: FileNotFoundError without a site, OSError where the port is taken."""
     if not (site / "site.json").is_file():
         raise FileNotFoundError(
             f"--site {site}: no site.json in it. Build one: python -m demo.build --student EXPORT --output SITE"
         )
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(handler, directory=str(site)))
+    return Server(("127.0.0.1", port), partial(handler, directory=str(site)))
 
 
 def main(config: ServeConfig) -> int:

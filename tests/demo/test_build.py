@@ -124,7 +124,8 @@ def test_packages_are_pinned_and_named_without_a_registry() -> None:
 
 @pytest.mark.parametrize("command", ["build", "serve"])
 def test_help_answers_without_anything_heavy(command: str) -> None:
-    code = f"import sys; sys.argv = ['x', '--help']; import runpy\ntry: runpy.run_module('demo.{command}', run_name='__main__')\n"
+    code = "import runpy, sys; sys.argv = ['x', '--help']\n"
+    code += f"try: runpy.run_module('demo.{command}', run_name='__main__')\n"
     code += "finally: assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert answer.returncode == 0, answer.stderr
