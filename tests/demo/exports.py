@@ -1,6 +1,7 @@
 """A small export of a model that marks spans, made in a second, and what Python answers with the same file."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ import onnxruntime
 import transformers
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from tokenizers import BertWordPieceTokenizer
 
 from evaluation.examples import Answer, Example
 from evaluation.tasks import TASKS
@@ -29,11 +29,11 @@ COLUMNS = ("input_ids", "attention_mask")
 WIDTH, HEADS, POSITIONS = 32, 2, 384
 
 
-def write_export(folder: Path, seed: int = 0) -> Path:
+def write_export(folder: Path, seed: int = 0, *, masks_by_bias: bool = False) -> Path:
     """What export.py writes, as far as the page reads it. The weights are random: its answers are as odd as stable."""
     tokenizer = write_tokenizer(folder)
     (folder / "onnx").mkdir()
-    onnx.save(span_model(len(tokenizer), seed), folder / FP32)
+    onnx.save(span_model(len(tokenizer), seed, MASKS[masks_by_bias]), folder / FP32)
     quantize_dynamic(
         folder / FP32,
         folder / INT8,
@@ -49,18 +49,43 @@ def write_export(folder: Path, seed: int = 0) -> Path:
 
 
 def write_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
-    """BERT's, with a few hundred pieces of words."""
+    """BERT's: letters, and every third word of the texts that golden inputs are made of."""
     folder.mkdir(parents=True)
-    trained = BertWordPieceTokenizer()
-    texts = [EVERYTHING, UNICODE, *(text for pair in QUESTIONS for text in pair)]
-    trained.train_from_iterator(texts, vocab_size=600, min_frequency=1, show_progress=False)
-    trained.save_model(str(folder))
+    text = " ".join([EVERYTHING, UNICODE, *(text for pair in QUESTIONS for text in pair)]).lower()
+    letters = sorted(set(text) - {" "})
+    words = sorted(set(re.findall(r"\w{2,}", text)))[::3]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *words,
+    ]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"))
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
-def span_model(vocab_size: int, seed: int) -> onnx.ModelProto:
+MASKS = {
+    False: (f"mask = Cast <to: int = {TensorProto.INT32}> (attention_mask)", ", , mask"),
+    True: (
+        f"""seen = Cast <to: int = {TensorProto.FLOAT}> (attention_mask)
+        unseen = Sub (seen, unit)
+        by_key = Unsqueeze (unseen, middle)
+        scaled = Mul (by_key, large)
+        square = Concat <axis: int = 0> (shape, shape)
+        mask = Expand (scaled, square)""",
+        ", , , mask",
+    ),
+}
+"""Whether attention is told of padding by a bias -> nodes, and the rest of its inputs."""
+
+
+def span_model(vocab_size: int, seed: int, mask: tuple[str, str]) -> onnx.ModelProto:
     """One layer of BERT's, in the operators that an export has, under a head for spans."""
     draw = np.random.default_rng(seed)
     shapes = {
@@ -77,8 +102,9 @@ def span_model(vocab_size: int, seed: int) -> onnx.ModelProto:
     weights["word"] *= 10
     weights["position"] *= 10
     weights["head"] *= 4
+    weights |= {"unit": np.float32([1]), "large": np.float32([10000])}
     weights |= {"one": np.ones(WIDTH, np.float32), "zero": np.zeros(WIDTH, np.float32)}
-    numbers = {"begin": np.array(0), "step": np.array(1), "last": np.array([2])}
+    numbers = {"begin": np.array(0), "step": np.array(1), "last": np.array([2]), "middle": np.array([1, 2])}
     graph = onnx.parser.parse_graph(
         f"""
       spans (int64[batch, length] input_ids, int64[batch, length] attention_mask)
@@ -93,8 +119,8 @@ def span_model(vocab_size: int, seed: int) -> onnx.ModelProto:
         q = MatMul (hidden, query)
         k = MatMul (hidden, key)
         v = MatMul (hidden, value)
-        mask = Cast <to: int = {TensorProto.INT32}> (attention_mask)
-        mixed = com.microsoft.MultiHeadAttention <num_heads: int = {HEADS}> (q, k, v, "", mask)
+        {mask[0]}
+        mixed = com.microsoft.MultiHeadAttention <num_heads: int = {HEADS}> (q, k, v{mask[1]})
         attended = MatMul (mixed, output)
         residual = Add (hidden, attended)
         normed = LayerNormalization <axis: int = -1> (residual, one, zero)
@@ -107,9 +133,11 @@ def span_model(vocab_size: int, seed: int) -> onnx.ModelProto:
         starts, ends = Split <axis: int = -1, num_outputs: int = 2> (logits)
         start_logits = Squeeze (starts, last)
         end_logits = Squeeze (ends, last)
-      }}""".replace('""', "")
+      }}"""
     )
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in (weights | numbers).items())
+    read = {name for node in graph.node for name in node.input}
+    values = {name: value for name, value in (weights | numbers).items() if name in read}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 

@@ -22,6 +22,8 @@ from tests.evaluation.report.test_in_chromium import OUTSIDE, luminance
 
 TAB, ENTER = ("Tab", 9), ("Enter", 13)
 CONTROL = 2
+NEARLY = 0.03
+"""Of a score, where the next best answer is about 0.5 away."""
 FOCUSED = "document.activeElement.id"
 
 
@@ -49,9 +51,12 @@ def test_answers_are_pythons_for_student_and_teacher(page: Browser, exported: Pa
     assert {one[0].text for one in expected[0]} != {one[0].text for one in expected[1]}
     for row, (question, text) in enumerate(pairs):
         found = page.ask(question, text, models=2)
-        assert [answer for _, answer, *_ in found] == [answers[row][0].text for answers in expected]
-        assert [sure for *_, sure, _ in found] == [f"{100 * answers[row][0].probability:.0f}%" for answers in expected]
-        assert all(re.fullmatch(r"[\d.]+ ms", milliseconds) for *_, milliseconds in found)
+        for (_, answer, sure, milliseconds), answers in zip(found, expected, strict=True):
+            best = answers[row][0]
+            # Two processors' int8 are not the same to the last digit, and two answers may be nearly as good.
+            assert answer in [one.text for one in answers[row] if one.score > best.score - NEARLY]
+            assert float(sure.removesuffix("%")) == pytest.approx(100 * best.probability, abs=2)
+            assert re.fullmatch(r"[\d.]+ ms", milliseconds)
         assert page.evaluate("document.querySelector('#passage mark').textContent") == found[0][1]
         assert page.text("passage") == text.replace("\r", "")
         said = page.text("answer")
@@ -98,7 +103,7 @@ def test_what_is_missing_is_said_where_it_is_missing(page: Browser) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_small_phone_shows_everything(page: Browser, url: str, scheme: str) -> None:
     page.visit(url, width=320, scheme=scheme)
-    page.wait_until_checked()
+    assert "checked at an earlier visit" in page.wait_until_checked()
     page.ask("Who?", "long" * 200 + " " + EVERYTHING)
     assert page.evaluate("innerWidth") == 320
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -144,7 +149,7 @@ def test_a_screen_reader_finds_names_and_hears_the_answer(page: Browser) -> None
 
 
 def test_without_a_server_and_its_headers(browser: Browser, site: Path) -> None:
-    """One thread at the first visit to a server that isolates nothing; at the next, threads, no check, and no network."""
+    """One thread at the first visit to a server that isolates nothing; at the next, threads, and no network is needed."""
     serving = server(site, 0, PlainHandler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     url = f"http://localhost:{serving.server_address[1]}/"
@@ -167,8 +172,6 @@ def test_without_a_server_and_its_headers(browser: Browser, site: Path) -> None:
         browser.wait_until_checked()
         threads = browser.evaluate("Math.min(navigator.hardwareConcurrency, 4)")
         assert f"on {threads} thread" in browser.text("environment")
-        browser.visit(url)
-        assert "checked at an earlier visit" in browser.wait_until_checked()
         assert browser.ask(*QUESTIONS[0])
         with pytest.raises(AssertionError, match="Failed to fetch"):
             browser.evaluate("fetch('nowhere')")

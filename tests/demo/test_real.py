@@ -20,7 +20,7 @@ from exporting.passages import QUESTIONS
 from exporting.texts import read_dev
 from tests.demo.browser import Browser
 from tests.demo.conftest import Serve
-from tests.demo.exports import tampered
+from tests.demo.exports import FP32, tampered, write_export
 from tests.demo.test_page import gives_up
 from tests.demo.test_rules import DATA
 from tests.demo.visits import agreement
@@ -41,6 +41,7 @@ def with_webgpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def test_real_questions_have_pythons_answers(browser: Browser, site: Path, serve: Serve, tmp_path: Path) -> None:
+    """In fp32: in int8, random weights make near ties of many answers."""
     if not (DATA / "squad/dev-v1.1.json").is_file():
         pytest.skip(f"no {DATA / 'squad/dev-v1.1.json'}")
     torch.manual_seed(0)
@@ -53,14 +54,14 @@ def test_real_questions_have_pythons_answers(browser: Browser, site: Path, serve
         input=str(tmp_path / "model"),
         output=str(tmp_path / "export"),
         formats=("hf", "onnx"),
-        variants=("fp32", "int8"),
+        variants=("fp32",),
     )
     assert export(flags) == 0
-    build(BuildConfig(student=str(tmp_path / "export"), output=str(tmp_path / "site")))
+    build(BuildConfig(student=str(tmp_path / "export"), output=str(tmp_path / "site"), precision="fp32"))
     pairs = [(example.texts[0], example.texts[1]) for example in read_dev(TASKS["squad"], str(DATA / "squad"), 50)]
     browser.visit(serve(tmp_path / "site"))
     browser.wait_until_checked(seconds=200)
-    found = agreement(browser, {"student": tmp_path / "export"}, pairs)["student"]
+    found = agreement(browser, {"student": (tmp_path / "export", FP32)}, pairs)["student"]
     assert found.others == []
     assert found.same == 50
 
@@ -71,7 +72,21 @@ def choose_webgpu(browser: Browser) -> None:
     )
 
 
-def test_webgpu_is_used_where_it_is_right(with_webgpu: Browser, url: str) -> None:
+@pytest.fixture(scope="module")
+def for_webgpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """onnxruntime-web 1.30 has no mask of keys on WebGPU, where it has a bias of attention."""
+    return write_export(tmp_path_factory.mktemp("export") / "student", masks_by_bias=True)
+
+
+def site_of(export: Path, output: Path) -> Path:
+    write_site(DIST, {"student": Model(title="Student", folder=export, precision="int8")}, output)
+    return output
+
+
+def test_webgpu_is_used_where_it_is_right(
+    with_webgpu: Browser, site: Path, for_webgpu: Path, serve: Serve, tmp_path: Path
+) -> None:
+    url = serve(site_of(for_webgpu, tmp_path / "site"))
     with_webgpu.visit(url)
     with_webgpu.wait_until_checked()
     [[_, answer, *_]] = with_webgpu.ask(*QUESTIONS[0])
@@ -87,11 +102,9 @@ def test_webgpu_is_used_where_it_is_right(with_webgpu: Browser, url: str) -> Non
 
 
 def test_webgpu_that_is_wrong_is_replaced_and_so_is_nothing_else(
-    with_webgpu: Browser, site: Path, exported: Path, serve: Serve, tmp_path: Path
+    with_webgpu: Browser, site: Path, for_webgpu: Path, serve: Serve, tmp_path: Path
 ) -> None:
-    other = Model(title="Student", folder=tampered(exported, tmp_path / "other"), precision="int8")
-    write_site(DIST, {"student": other}, tmp_path / "site")
-    url = serve(tmp_path / "site")
+    url = serve(site_of(tampered(for_webgpu, tmp_path / "other"), tmp_path / "site"))
     with_webgpu.visit(url)
     with_webgpu.evaluate("localStorage.setItem('distillery-backend', 'webgpu')")
     said = gives_up(with_webgpu, url)
@@ -101,6 +114,18 @@ def test_webgpu_that_is_wrong_is_replaced_and_so_is_nothing_else(
         said,
     )
     assert with_webgpu.evaluate("document.getElementById('backend').value") == "wasm"
+
+
+def test_webgpu_that_cannot_run_a_model_is_replaced(with_webgpu: Browser, url: str) -> None:
+    with_webgpu.visit(url)
+    with_webgpu.wait_until_checked()
+    choose_webgpu(with_webgpu)
+    with_webgpu.wait("document.getElementById('alert').textContent")
+    assert re.match(
+        r"WebGPU does not run here \(.*key_padding_mask.*WebAssembly is used instead", with_webgpu.text("alert")
+    )
+    with_webgpu.wait_until_checked()
+    assert with_webgpu.ask(*QUESTIONS[0])
 
 
 @pytest.mark.parametrize(

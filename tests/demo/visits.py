@@ -15,7 +15,7 @@ from demo.serve import Handler, PlainHandler, server
 from evaluation.tasks import TASKS
 from exporting.texts import read_dev
 from tests.demo.browser import Browser
-from tests.demo.exports import python_answers
+from tests.demo.exports import INT8, python_answers
 
 NUM_WORDS = 150
 SECONDS = 2.0
@@ -85,12 +85,14 @@ class Agreement:
     """Median."""
 
 
-def agreement(browser: Browser, folders: dict[str, Path], pairs: list[tuple[str, str]]) -> dict[str, Agreement]:
-    """The page is open, and its models are loaded."""
-    expected = {which: python_answers(folder, pairs)[0] for which, folder in folders.items()}
-    found: dict[str, list[tuple[str, float]]] = {which: [] for which in folders}
+def agreement(
+    browser: Browser, models: dict[str, tuple[Path, str]], pairs: list[tuple[str, str]]
+) -> dict[str, Agreement]:
+    """Of `models`, each an export's folder and its ONNX file; the page is open, and they are loaded."""
+    expected = {which: python_answers(folder, pairs, file)[0] for which, (folder, file) in models.items()}
+    found: dict[str, list[tuple[str, float]]] = {which: [] for which in models}
     for question, text in pairs:
-        for which, row in zip(folders, browser.ask(question, text, 120, len(folders)), strict=True):
+        for which, row in zip(models, browser.ask(question, text, 120, len(models)), strict=True):
             found[which].append((row[1], float(row[3].removesuffix(" ms"))))
     agreements = {}
     for which, answers in found.items():
@@ -111,7 +113,7 @@ def measure(folder: Path, student: str, teacher: str, data: str, questions: int)
     pairs = [(example.texts[0], example.texts[1]) for example in examples]
     long = next(pair for pair in pairs if len(pair[1].split()) >= NUM_WORDS)
     text = " ".join(long[1].split()[:NUM_WORDS])
-    folders = {"student": Path(student)} | ({"teacher": Path(teacher)} if teacher else {})
+    models = {"student": (Path(student), INT8)} | ({"teacher": (Path(teacher), INT8)} if teacher else {})
     with Browser(folder / "profile") as browser:
         with served(folder / "site", PlainHandler) as url:
             visits = [visit(browser, url, long[0], text)]
@@ -120,7 +122,7 @@ def measure(folder: Path, student: str, teacher: str, data: str, questions: int)
             if teacher:
                 browser.evaluate("document.getElementById('load-teacher').click()")
                 browser.wait_until_checked("teacher", 900)
-            agreements = agreement(browser, folders, pairs)
+            agreements = agreement(browser, models, pairs)
     lines = [
         "| threads | first visit, may be asked after | all checked after | first answer | second visit, address to answer |",
         "|---|---|---|---|---|",
