@@ -29,11 +29,11 @@ COLUMNS = ("input_ids", "attention_mask")
 WIDTH, HEADS, POSITIONS = 32, 2, 384
 
 
-def write_export(folder: Path, seed: int = 0, *, masks_by_bias: bool = False) -> Path:
+def write_export(folder: Path, seed: int = 0, *, attention: str = "fused") -> Path:
     """What export.py writes, as far as the page reads it. The weights are random: its answers are as odd as stable."""
     tokenizer = write_tokenizer(folder)
     (folder / "onnx").mkdir()
-    onnx.save(span_model(len(tokenizer), seed, MASKS[masks_by_bias]), folder / FP32)
+    onnx.save(span_model(len(tokenizer), seed, attention), folder / FP32)
     quantize_dynamic(
         folder / FP32,
         folder / INT8,
@@ -70,22 +70,24 @@ def write_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
     return tokenizer
 
 
-MASKS = {
-    False: (f"mask = Cast <to: int = {TensorProto.INT32}> (attention_mask)", ", , mask"),
-    True: (
-        f"""seen = Cast <to: int = {TensorProto.FLOAT}> (attention_mask)
+ATTENTION = {
+    "fused": f"""mask = Cast <to: int = {TensorProto.INT32}> (attention_mask)
+        mixed = com.microsoft.MultiHeadAttention <num_heads: int = {HEADS}> (q, k, v, , mask)""",
+    "plain": f"""seen = Cast <to: int = {TensorProto.FLOAT}> (attention_mask)
         unseen = Sub (seen, unit)
-        by_key = Unsqueeze (unseen, middle)
-        scaled = Mul (by_key, large)
-        square = Concat <axis: int = 0> (shape, shape)
-        mask = Expand (scaled, square)""",
-        ", , , mask",
-    ),
+        by_key = Unsqueeze (unseen, step)
+        mask = Mul (by_key, large)
+        turned = Transpose <perm: ints = [0, 2, 1]> (k)
+        products = MatMul (q, turned)
+        scaled = Mul (products, scale)
+        masked = Add (scaled, mask)
+        shares = Softmax <axis: int = -1> (masked)
+        mixed = MatMul (shares, v)""",
 }
-"""Whether attention is told of padding by a bias -> nodes, and the rest of its inputs."""
+"""As exports have it, or in operators that WebGPU has too; with one head then."""
 
 
-def span_model(vocab_size: int, seed: int, mask: tuple[str, str]) -> onnx.ModelProto:
+def span_model(vocab_size: int, seed: int, attention: str) -> onnx.ModelProto:
     """One layer of BERT's, in the operators that an export has, under a head for spans."""
     draw = np.random.default_rng(seed)
     shapes = {
@@ -102,9 +104,9 @@ def span_model(vocab_size: int, seed: int, mask: tuple[str, str]) -> onnx.ModelP
     weights["word"] *= 10
     weights["position"] *= 10
     weights["head"] *= 4
-    weights |= {"unit": np.float32([1]), "large": np.float32([10000])}
+    weights |= {"unit": np.float32([1]), "large": np.float32([10000]), "scale": np.float32([WIDTH**-0.5])}
     weights |= {"one": np.ones(WIDTH, np.float32), "zero": np.zeros(WIDTH, np.float32)}
-    numbers = {"begin": np.array(0), "step": np.array(1), "last": np.array([2]), "middle": np.array([1, 2])}
+    numbers = {"begin": np.array(0), "step": np.array(1), "last": np.array([2])}
     graph = onnx.parser.parse_graph(
         f"""
       spans (int64[batch, length] input_ids, int64[batch, length] attention_mask)
@@ -119,8 +121,7 @@ def span_model(vocab_size: int, seed: int, mask: tuple[str, str]) -> onnx.ModelP
         q = MatMul (hidden, query)
         k = MatMul (hidden, key)
         v = MatMul (hidden, value)
-        {mask[0]}
-        mixed = com.microsoft.MultiHeadAttention <num_heads: int = {HEADS}> (q, k, v{mask[1]})
+        {ATTENTION[attention]}
         attended = MatMul (mixed, output)
         residual = Add (hidden, attended)
         normed = LayerNormalization <axis: int = -1> (residual, one, zero)

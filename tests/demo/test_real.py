@@ -74,8 +74,8 @@ def choose_webgpu(browser: Browser) -> None:
 
 @pytest.fixture(scope="module")
 def for_webgpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """onnxruntime-web 1.30 has no mask of keys on WebGPU, where it has a bias of attention."""
-    return write_export(tmp_path_factory.mktemp("export") / "student", masks_by_bias=True)
+    """onnxruntime-web 1.30's fused attention has no mask of keys on WebGPU."""
+    return write_export(tmp_path_factory.mktemp("export") / "student", attention="plain")
 
 
 def site_of(export: Path, output: Path) -> Path:
