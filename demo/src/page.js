@@ -94,7 +94,9 @@ const HANDLERS = {
   },
   window({ id, which, done, total }) {
     if (id !== asked?.id) return;
-    say(`A long text: the ${which} reads it in ${total} windows, ${done} done.`);
+    // Said once: a screen reader would read out every window.
+    if (!done) say(`A long text: the ${which} reads it in ${total} windows.`);
+    Object.assign($("windows"), { max: total, value: done, hidden: false });
     $("stop").hidden = false;
   },
   answer(found) {
@@ -156,7 +158,8 @@ function warn(message) {
 
 function withdraw() {
   asked = undefined;
-  $("figures").hidden = $("passage").hidden = $("stop").hidden = true;
+  $("figures").hidden = $("passage").hidden = true;
+  endReading();
   say("The model is being loaded.");
 }
 
@@ -184,8 +187,12 @@ function ask(event) {
 
 function askNext() {
   const which = asked.left.shift();
-  $("stop").hidden = true;
+  endReading();
   if (which) worker.postMessage({ type: "ask", which, id: asked.id, question: asked.question, text: asked.text });
+}
+
+function endReading() {
+  $("stop").hidden = $("windows").hidden = true;
 }
 
 function showAnswers() {
@@ -282,7 +289,10 @@ $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask(event);
 });
 $("stop").addEventListener("click", () => {
-  if (asked) worker.postMessage({ type: "stop", id: asked.id });
+  worker.postMessage({ type: "stop", id: asked.id });
+  asked = undefined;
+  endReading();
+  say("Stopped.");
   $("question").focus();
 });
 $("load-teacher").addEventListener("click", () => {

@@ -110,8 +110,7 @@ async function answer({ id, which, question, text }) {
       }
       return stopped.has(id) ? "stop" : "go on";
     });
-    if (!found) return self.postMessage({ type: "refused", ...message, message: "Stopped." });
-    self.postMessage({ type: "answer", ...message, ...found, milliseconds: performance.now() - began });
+    if (found) self.postMessage({ type: "answer", ...message, ...found, milliseconds: performance.now() - began });
   } catch (error) {
     const words = error instanceof InputProblem ? error.message : inWords(error, site.models[which].onnx.bytes);
     self.postMessage({ type: "refused", ...message, message: words });

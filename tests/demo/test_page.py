@@ -100,6 +100,21 @@ def test_what_is_missing_is_said_where_it_is_missing(page: Browser) -> None:
     page.wait("document.getElementById('answer').textContent === 'There is no word in the question.'")
 
 
+def test_a_long_reading_can_be_stopped(page: Browser) -> None:
+    page.fill("text", " ".join([EVERYTHING] * 100))
+    page.fill("question", "Who?")
+    page.press(*ENTER, text="\r")
+    said = page.wait(
+        "/windows/.test(document.getElementById('answer').textContent) && document.getElementById('answer').textContent"
+    )
+    assert re.fullmatch(r"A long text: the student reads it in \d{3,} windows\.", said)
+    assert page.wait("document.getElementById('windows').max") > 100
+    page.evaluate("document.getElementById('stop').click()")
+    assert page.text("answer") == "Stopped."
+    [[_, answer, *_]] = page.ask(*QUESTIONS[0])  # which comes without waiting for the other windows
+    assert answer
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_small_phone_shows_everything(page: Browser, url: str, scheme: str) -> None:
     page.visit(url, width=320, scheme=scheme)

@@ -111,14 +111,14 @@ def measure(folder: Path, student: str, teacher: str, data: str, questions: int)
     build(BuildConfig(student=student, teacher=teacher, output=str(folder / "site")))
     examples = read_dev(TASKS["squad"], data, questions)
     pairs = [(example.texts[0], example.texts[1]) for example in examples]
-    long = next(pair for pair in pairs if len(pair[1].split()) >= NUM_WORDS)
-    text = " ".join(long[1].split()[:NUM_WORDS])
+    question = pairs[0][0]
+    text = " ".join(" ".join(context for _, context in pairs).split()[:NUM_WORDS])
     models = {"student": (Path(student), INT8)} | ({"teacher": (Path(teacher), INT8)} if teacher else {})
     with Browser(folder / "profile") as browser:
         with served(folder / "site", PlainHandler) as url:
-            visits = [visit(browser, url, long[0], text)]
+            visits = [visit(browser, url, question, text)]
         with served(folder / "site", Handler) as url:
-            visits.append(visit(browser, url, long[0], text))
+            visits.append(visit(browser, url, question, text))
             if teacher:
                 browser.evaluate("document.getElementById('load-teacher').click()")
                 browser.wait_until_checked("teacher", 900)
