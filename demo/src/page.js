@@ -1,12 +1,12 @@
 // The page: what its user writes and reads. The models are in worker.js.
 
+import { $, megabytes, rowOf, say, sayState, time, titleOf, warn } from "./display.js";
 import { canKeep, keepAll } from "./files.js";
 import { rounded } from "./golden.js";
 import { missing, numThreads } from "./runtime.js";
 
 const NAMES = { wasm: "WebAssembly", webgpu: "WebGPU" };
 const BACKEND = "distillery-backend"; // what the user chose, for the next time
-const $ = (id) => document.getElementById(id);
 
 let site, worker, asked;
 let backend = "wasm";
@@ -149,13 +149,6 @@ function giveUp(message) {
   $("ask").disabled = true;
 }
 
-/** A backend's failure, and that of the one that took its place, are both there to read. */
-function warn(message) {
-  const paragraph = document.createElement("p");
-  paragraph.textContent = message;
-  $("alert").append(paragraph);
-}
-
 function withdraw() {
   asked = undefined;
   $("figures").hidden = $("passage").hidden = true;
@@ -204,24 +197,12 @@ function showAnswers() {
   const { numWindows } = found.student;
   const long = numWindows > 1 ? ` The text is long and was read in ${numWindows} windows.` : "";
   say(`${best.text ? `“${best.text}”` : "No answer was found."} (${times.join(", ")})${long}`);
-  $("figures").tBodies[0].replaceChildren(...models.map((which) => rowOf(which, found[which])));
+  $("figures").tBodies[0].replaceChildren(...models.map((which) => rowOf(site.models[which], found[which])));
   const mark = document.createElement("mark");
   mark.textContent = text.slice(best.begin, best.behind);
   $("passage").replaceChildren(text.slice(0, best.begin), mark, text.slice(best.behind));
   $("figures").hidden = $("passage").hidden = false;
   $("passage").scrollTop = mark.offsetTop - $("passage").offsetTop - 40;
-}
-
-function rowOf(which, { answers, milliseconds }) {
-  const row = document.createElement("tr");
-  const head = document.createElement("th");
-  head.scope = "row";
-  head.textContent = titleOf(site.models[which]);
-  row.append(head);
-  for (const value of [answers[0].text || "none", `${Math.round(100 * answers[0].probability)}%`, time(milliseconds)]) {
-    row.insertCell().textContent = value;
-  }
-  return row;
 }
 
 /** For times without a network; and a service worker, which gives the page its isolation the next time. */
@@ -248,31 +229,6 @@ function sayEnvironment(remedy = "") {
   $("environment").textContent = crossOriginIsolated
     ? `WebAssembly has SIMD here and runs on ${threads} ${threads > 1 ? "threads" : "thread"}.`
     : `WebAssembly has SIMD here and runs on one thread, because the page is not cross-origin isolated${remedy}.`;
-}
-
-function sayState(which, words, done, total) {
-  const place = $(which);
-  place.querySelector(".state").textContent = words;
-  const bar = place.querySelector("progress");
-  bar.hidden = !(done < total);
-  bar.setAttribute("aria-label", `Progress of the ${which}`);
-  if (done < total) Object.assign(bar, { max: total, value: done });
-}
-
-function say(words) {
-  $("answer").textContent = words;
-}
-
-function titleOf({ title, precision, onnx }) {
-  return `${title}, ${precision}, ${megabytes(onnx.bytes)}`;
-}
-
-function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-}
-
-function time(milliseconds) {
-  return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : `${Math.round(milliseconds)} ms`;
 }
 
 /** Some browsers forbid even asking. */
