@@ -16,7 +16,7 @@ _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usag
 class Chromium:
     """One page, which has loaded when `open` returns."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *flags: str) -> None:
         assert CHROMIUM is not None
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
 
@@ -27,7 +27,7 @@ class Chromium:
             os.dup2(high[1], 4)
 
         self._process = subprocess.Popen(
-            [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
+            [CHROMIUM, *_FLAGS, *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
             preexec_fn=as_3_and_4,
             close_fds=False,
             stdout=subprocess.DEVNULL,
