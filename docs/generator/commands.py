@@ -33,5 +33,10 @@ COMMANDS = (
     Command(words="python -m evaluation.table", source="evaluation/table.py"),
     Command(words="python -m evaluation.ablation", source="evaluation/ablation/__main__.py"),
     Command(words="python -m evaluation.report", source="evaluation/report/__main__.py"),
+    Command(words="python prune.py", source="prune.py"),
+    Command(words="python -m pruning.table", source="pruning/table.py"),
+    Command(words="python export.py", source="export.py"),
+    Command(words="python -m demo.build", source="demo/build.py"),
+    Command(words="python -m demo.serve", source="demo/serve.py"),
 )
 """In the order in which a student meets them."""
