@@ -3,12 +3,13 @@
 # make slow   the tests that take minutes each: time limits of a real SLURM, a whole rehearsal
 # make check  formatter, linter, type checker, tests
 # make chaos  runs killed in every way at every point, under every launcher: an hour or two
+# make docs   the reference in docs/, written from the code
 # make bench  one update, and every fused operation alone, side by side with what you would use instead
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow check lint chaos bench clean
+.PHONY: demo test slow check lint chaos docs bench clean
 
 demo: .venv/ready
 	$(BIN)/python -m launcher.demo
@@ -29,12 +30,16 @@ check: lint test
 chaos: .venv/ready-dev
 	$(BIN)/python -m tests.chaos
 
+docs: .venv/ready
+	$(BIN)/python -m docs.generator
+
 bench: .venv/ready-dev
 	$(BIN)/python -m bench.step --append bench/RESULTS.md
 	$(BIN)/python -m bench.step --size small --lengths 128 --sequences 8 --micro_batches 8 --rounds 2 --updates 2 \
 	  --variants ours zero1 zero2 --append bench/RESULTS.md
 	$(BIN)/python -m bench.growth --append bench/RESULTS.md
 	$(BIN)/python -m bench.kernels --append bench/RESULTS.md
+	$(BIN)/python -m bench.export_speed --append bench/RESULTS.md
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -46,4 +51,4 @@ bench: .venv/ready-dev
 	touch $@
 
 clean:
-	rm -rf .venv corpus runs
+	rm -rf .venv corpus runs exports site demo/node_modules demo/dist

@@ -7,7 +7,19 @@ import pytest
 
 from tests.launch import ROOT
 
-PACKAGES = ("data", "model", "training", "evaluation", "finetuning", "exporting", "pruning", "launcher", "bench")
+PACKAGES = (
+    "data",
+    "model",
+    "training",
+    "evaluation",
+    "finetuning",
+    "exporting",
+    "pruning",
+    "demo",
+    "docs",
+    "launcher",
+    "bench",
+)
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},
@@ -16,6 +28,8 @@ MAY_IMPORT = {
     "finetuning": {"finetuning", "evaluation", "data", "model"},
     "exporting": {"exporting", "finetuning", "evaluation", "data", "model"},
     "pruning": {"pruning", "exporting", "finetuning", "evaluation", "data", "model"},
+    "demo": {"demo"},
+    "docs": {"docs", "training"},
     "launcher": {"launcher", "data", "model", "training"},
 }
 SCRIPTS = (
