@@ -59,7 +59,7 @@ flags_of() {
     stsb) echo --train_examples 3000 --epochs 2 ;;
     sst2) echo --train_examples 4000 --epochs 2 ;;
     imdb) echo --max_length 128 --train_examples 1000 --eval_examples 1000 --epochs 2 ;;
-    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --train_examples 1500 --eval_examples 800 --epochs 2 ;;
+    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 1000 --epochs 2 ;;
     *) echo ;;
   esac
 }
