@@ -12,6 +12,7 @@ from tests.chaos.proof import Proof, assert_same_run
 from training.lifecycle import ExitCode
 
 
+@pytest.mark.slow
 def test_a_second_job_on_the_folder_is_refused(proof: Proof, record: Record, tmp_path: Path) -> None:
     """While the first waits inside an update; then it goes on, unharmed."""
     folder, notes = tmp_path / "run", tmp_path / "first"

@@ -24,6 +24,7 @@ SLOW = {
     "SIGUSR1 to a rank, evaluation, deepspeed",
     "SIGSTOP of a rank, forward, mpirun",
     "SIGTERM to the launcher, accumulation, deepspeed",
+    "SIGKILL of the launcher, accumulation, deepspeed",
 }
 """Of those, the ones that wait longest."""
 
