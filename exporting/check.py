@@ -82,8 +82,10 @@ def columns_of(given: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def load_hf(file: Path, golden: dict[str, Any]) -> Run:
-    import torch
-    import transformers
+    with quiet():
+        import torch
+        import transformers
+        from transformers import modeling_utils  # noqa: F401  # brings what prints
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
