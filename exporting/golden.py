@@ -151,8 +151,8 @@ def _difference(kind: str, said: Mapping[str, Any], found: Outputs) -> float:
         pairs = [(said["start_logits"], found[0][0]), (said["end_logits"], found[1][0])]
     else:
         pairs = [(said["logits"], found[0][0])]
-    # Finite numbers are compared as float64; fmax would pass over a nan.
-    largest = max(float(np.abs(np.asarray(one, np.float64) - two.astype(np.float64)).max()) for one, two in pairs)
+    # Of all of them at once: Python's max may pass over a nan.
+    largest = float(np.max([np.abs(np.asarray(one, np.float64) - two.astype(np.float64)).max() for one, two in pairs]))
     return largest if np.isfinite(largest) else float("inf")
 
 

@@ -1,6 +1,7 @@
 """The Hugging Face folder of an export, which transformers, its pipelines and sentence-transformers open, and its proof."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,8 +115,13 @@ def check_equality(source: Source, plain: PlainModel, folder: Path, inputs: Sequ
     differences = {"folder": 0.0, "plain": 0.0}
     for batch in (longest, pad(short, source.tokenizer.pad_token_id)):
         expected = runner(source.model)(batch)
+        if not math.isfinite(_difference(source.head, expected, expected, batch)):
+            raise ValueError(
+                f"{source.given}: its logits are not finite: its weights are damaged, or training diverged"
+            )
         for name, found in (("folder", again(batch)), ("plain", _run_plain(plain, batch))):
-            differences[name] = max(differences[name], _difference(source.head, expected, found, batch))
+            difference = _difference(source.head, expected, found, batch)
+            differences[name] = float(np.maximum(differences[name], difference))  # nan stays; Python's max may drop it
     for what, value in (
         ("its folder, loaded again,", differences["folder"]),
         ("its exported graph", differences["plain"]),
@@ -140,4 +146,4 @@ def _difference(head: Head, expected: Outputs, found: Outputs, batch: Batch) -> 
     if head in (Head.MASKED_LM, Head.SPAN):
         is_real = batch["attention_mask"].astype(bool)
         pairs = [(one[is_real], two[is_real]) for one, two in pairs]
-    return max(float(np.abs(one - two).max()) for one, two in pairs)
+    return float(np.max([np.abs(one - two).max() for one, two in pairs]))  # nan where one is

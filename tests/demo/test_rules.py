@@ -120,18 +120,19 @@ def test_verdicts_are_pythons(exported: Path) -> None:
             assert found["sameAnswers"] == verdict.same_answers
 
 
-def compare_tokens(folder: Path, texts: list[str]) -> None:
+def check_tokens(folder: Path, texts: list[str]) -> None:
     if not (HERE / "node_modules").is_dir():
         pytest.skip("demo/node_modules is not there: npm ci in demo/")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    for row, found in enumerate(node("tokens.mjs", texts, folder)):
-        assert found["ids"] == encoded["input_ids"][row], texts[row]
-        assert found["offsets"] == [list(pair) for pair in encoded["offset_mapping"][row]], texts[row]
+    expected = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for text, found, (ids, offsets) in zip(texts, node("tokens.mjs", texts, folder), expected, strict=True):
+        assert found["ids"] == ids, text
+        assert found["offsets"] == [list(pair) for pair in offsets], text
 
 
 def test_tokens_and_their_places_are_pythons(exported: Path, site: Path) -> None:
-    compare_tokens(exported, [EVERYTHING, UNICODE, *(text for pair in QUESTIONS for text in pair), *ODD])
+    check_tokens(exported, [EVERYTHING, UNICODE, *(text for pair in QUESTIONS for text in pair), *ODD])
 
 
 @pytest.mark.slow
@@ -151,4 +152,4 @@ def test_tokens_of_real_texts_are_pythons(vocabulary: str, site: Path, tmp_path:
     files = [DATA / "squad/dev-v1.1.json"] if "uncased" in vocabulary else sorted((DATA / "xquad").glob("*.json"))
     texts = {text for file in files for example in read_squad(file).examples for text in example.texts}
     assert len(texts) > 5000
-    compare_tokens(tmp_path, [*sorted(texts), *ODD])
+    check_tokens(tmp_path, [*sorted(texts), *ODD])

@@ -250,3 +250,13 @@ def test_help_and_mistyped_flags_answer_at_once() -> None:
     assert process.returncode == 2
     assert "--max_drop -1.0: points that may be lost" in process.stdout
     assert " torch" not in process.stdout
+
+
+def test_a_model_whose_training_diverged_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = write_student(tmp_path / "student")
+    weights = load_file(given / "model.safetensors")
+    weights["distilbert.transformer.layer.1.output_layer_norm.bias"][3] = float("nan")
+    save_file(weights, given / "model.safetensors", metadata={"format": "pt"})
+    assert export.main(ExportConfig(input=str(given), output=str(tmp_path / "out"), formats=("hf",))) == 2
+    assert f"error: {given}: its logits are not finite" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
