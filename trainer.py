@@ -321,9 +321,7 @@ class Trainer:
             self.attempts.committed(update)
 
     def check_folder(self) -> None:
-        """
-        Errors: OSError where the run folder is no longer this run's, or does not take its records.
-        """
+        """Errors: OSError where the run folder is no longer this run's, or does not take its records."""
         if self.lock:
             self.lock.check()
         if self.log:

@@ -1,6 +1,6 @@
 """A small server for a site of demo.build, on this machine. It isolates the page, without which browsers give no threads.
 
-python -m demo.serve --site site
+    python -m demo.serve --site site
 """
 
 import sys
