@@ -1,6 +1,8 @@
 """A small server for a site of demo.build, on this machine. It isolates the page, without which browsers give no threads.
 
     python -m demo.serve --site site
+
+Exit codes: 0 ended with Ctrl+C, 2 no site there or no such port.
 """
 
 import sys
