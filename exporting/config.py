@@ -15,8 +15,9 @@ class ExportConfig:
     """A run (its student is taken), a student's folder, or finetune.py's OUTPUT/TASK or OUTPUT/TASK/model."""
     output: str
     """Folder to write. One that is there is replaced if it is an export, and refused if it is anything else."""
-    formats: tuple[Literal["hf", "onnx", "executorch"], ...] = ("hf", "onnx", "executorch")
-    """hf, a Hugging Face folder, is always written: the others are compared with it."""
+    formats: tuple[Literal["hf", "onnx", "executorch"], ...] = ("hf", "onnx")
+    """hf, a Hugging Face folder, is always written: the others are compared with it. executorch, for phones, needs a package
+    that is installed apart: pip install executorch==1.5.1."""
     variants: tuple[Literal["fp32", "fp16", "int8", "int8_static"], ...] = ("fp32", "fp16", "int8", "int8_static")
     """Precisions of the other formats. ONNX has all four, ExecuTorch fp32 and int8."""
     data: str = ""

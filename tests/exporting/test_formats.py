@@ -112,7 +112,10 @@ def test_bad_input_of_formats(sst2: Path, tmp_path: Path, capsys: pytest.Capture
 def test_everything(sst2: Path) -> None:
     """As it is typed: all formats and variants, and their check in a process of its own."""
     pytest.importorskip("executorch", reason="ExecuTorch is optional")
-    process = run([sys.executable, "export.py", "--input", sst2 / "sst2", "--output", sst2 / "all"], timeout=600)
+    formats = ("--formats", "hf", "onnx", "executorch")
+    process = run(
+        [sys.executable, "export.py", "--input", sst2 / "sst2", "--output", sst2 / "all", *formats], timeout=600
+    )
     assert process.returncode == 0, process.stdout[-3000:]
     files = [variant["file"] for variant in json.loads((sst2 / "all/export.json").read_text())["variants"]]
     assert files == [
