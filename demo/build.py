@@ -16,7 +16,8 @@ from command_line import parse
 from demo.config import BuildConfig
 from demo.models import Model, check_model
 from demo.node import bundle, examine
-from demo.site import check_output, write_site
+from demo.site import SITE, write_site
+from folders import check_output
 
 
 def main(config: BuildConfig) -> int:
@@ -34,7 +35,7 @@ def main(config: BuildConfig) -> int:
 def build(config: BuildConfig) -> None:
     """Errors: ValueError, FileNotFoundError, OSError."""
     output = Path(config.output)
-    check_output(output)
+    check_output(output, SITE, [Path(folder) for folder in (config.student, config.teacher) if folder])
     models = {"student": Model(title="Student", folder=Path(config.student), precision=config.precision)}
     if config.teacher:
         models["teacher"] = Model(title="Teacher", folder=Path(config.teacher), precision=config.teacher_precision)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.models import TEXT_FILES, Model
+from folders import LOCK, Product, sha256, staged
 
 MADE_BY = "distillery's demo.build"
 TYPES = {
@@ -28,39 +29,38 @@ def write_site(dist: Path, models: dict[str, Model], output: Path) -> dict[str, 
 
     Errors: ValueError for a folder that is there and is not a site, OSError.
     """
-    check_output(output)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    site: dict[str, Any] = {"made_by": MADE_BY, "runtime": _runtime(dist, partial), "models": {}}
+    with staged(output, SITE, [model.folder for model in models.values()]) as folder:
+        return _write(dist, models, folder)
+
+
+def _write(dist: Path, models: dict[str, Model], folder: Path) -> dict[str, Any]:
+    site: dict[str, Any] = {"made_by": MADE_BY, "runtime": _runtime(dist, folder), "models": {}}
     for which in ("student", "teacher"):
-        site["models"][which] = _model(models[which], partial) if which in models else None
+        site["models"][which] = _model(models[which], folder) if which in models else None
     app = f"app-{_digest_of(dist / 'app')}"
-    shutil.copytree(dist / "app", partial / app)
+    shutil.copytree(dist / "app", folder / app)
     index = (dist / "index.html").read_text(encoding="utf-8").replace("APP/", f"{app}/")
-    (partial / "index.html").write_text(index, encoding="utf-8")
-    site["files"] = [_entry(partial, path) for path in sorted(partial.rglob("*")) if path.is_file()]
+    (folder / "index.html").write_text(index, encoding="utf-8")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK)
+    site["files"] = [_entry(folder, path) for path in files]
     for file in site["files"]:
         file["mayChange"] = file["path"] == "index.html"
         # Whoever does not run on WebGPU need not keep its runtime, nor the teacher who has not asked for it.
         file["optional"] = "asyncify" in file["path"] or file["path"].startswith("models/teacher-")
-    shutil.copy(dist / "service-worker.js", partial)
-    (partial / "site.json").write_text(json.dumps(site, indent=1), encoding="utf-8")
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+    shutil.copy(dist / "service-worker.js", folder)
+    (folder / "site.json").write_text(json.dumps(site, indent=1), encoding="utf-8")
     return site
 
 
-def check_output(output: Path) -> None:
-    """Errors: ValueError for a folder that is there, is not empty and is not a site."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
+def _is_site(folder: Path) -> bool:
     try:
-        made_by = json.loads((output / "site.json").read_bytes())["made_by"]
+        return json.loads((folder / "site.json").read_bytes())["made_by"] == MADE_BY
     except (OSError, ValueError, KeyError, TypeError):
-        made_by = ""
-    if made_by != MADE_BY:
-        raise ValueError(f"--output {output} is there, and is not a page built here. Give another folder, or remove it")
+        return False
+
+
+SITE = Product("page built here", _is_site)
+"""What demo.build writes."""
 
 
 def _runtime(dist: Path, site: Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _runtime(dist: Path, site: Path) -> dict[str, Any]:
 
 def _model(model: Model, site: Path) -> dict[str, Any]:
     sources = [model.folder / name for name in (model.name, *TEXT_FILES.values())]
-    digest = hashlib.sha256("".join(_sha256(path) for path in sources).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("".join(sha256(path) for path in sources).encode()).hexdigest()[:12]
     folder = site / "models" / f"{model.title.lower()}-{digest}"
     folder.mkdir(parents=True)
     for source in sources:
@@ -90,19 +90,11 @@ def _entry(site: Path, path: Path) -> dict[str, Any]:
     return {
         "path": path.relative_to(site).as_posix(),
         "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
+        "sha256": sha256(path),
         "type": TYPES[path.suffix],
     }
 
 
 def _digest_of(folder: Path) -> str:
-    names = "".join(f"{path.name} {_sha256(path)}\n" for path in sorted(folder.iterdir()))
+    names = "".join(f"{path.name} {sha256(path)}\n" for path in sorted(folder.iterdir()))
     return hashlib.sha256(names.encode()).hexdigest()[:12]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

@@ -19,11 +19,11 @@ from exporting.golden import COUNT, FP32_TOLERANCE, compare, make_golden, run_go
 from exporting.hugging_face import check_equality, runner, write_hugging_face
 from exporting.measure import measure
 from exporting.plain import plain_model
-from exporting.report import Report, Row
+from exporting.report import EXPORT, Report, Row
 from exporting.source import Head, Source, load_source
-from exporting.staging import digest, staged
 from exporting.texts import calibration_texts, encode, golden_texts, spread
 from exporting.variant import TEACHER, Exporter, Figures, MissingPackageError, Request, Variant, total_bytes
+from folders import sha256, staged
 from model.hub import read_config, resolve_folder
 
 REFUSED = 3
@@ -39,7 +39,7 @@ def export(config: ExportConfig) -> int:
     exporters: dict[str, Exporter] = {name: _exporter(name) for name in config.formats if name != HF}
     source = load_source(config.input)
     _introduce(source, config)
-    with staged(Path(config.output), source.folder) as folder:
+    with staged(Path(config.output), EXPORT, [source.folder]) as folder:
         found = _export(config, source, exporters, folder)
     _conclude(found, Path(config.output))
     return REFUSED if found.refused else 0
@@ -137,7 +137,7 @@ def _examine(
             Row(
                 variant=variant,
                 bytes=total_bytes(variant, folder),
-                sha256=digest(folder / variant.file),
+                sha256=sha256(folder / variant.file),
                 recorded=one,
                 figures=own,
                 refused="" if variant is variants[0] else refusal(variant, one, own, config.max_drop),

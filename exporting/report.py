@@ -11,6 +11,7 @@ from exporting.golden import Recorded
 from exporting.hugging_face import Equality
 from exporting.source import Source
 from exporting.variant import Figures, Variant
+from folders import Product
 from model.config import read_json
 
 FILE = "export.json"
@@ -173,10 +174,13 @@ def number(value: float, form: str) -> str:
     return "" if math.isnan(value) else format(value, form)
 
 
-def is_export(folder: Path) -> bool:
-    """Whether export.py wrote it."""
+def _is_export(folder: Path) -> bool:
     try:
         content = read_json(folder / FILE)
     except (OSError, ValueError):
         return False
     return {"version", "variants", "golden", "weights"} <= content.keys()
+
+
+EXPORT = Product("export", _is_export)
+"""What export.py writes."""

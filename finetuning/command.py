@@ -16,10 +16,10 @@ from command_line import is_first_rank
 from evaluation.results import TaskResult
 from evaluation.tasks import TASKS, headline_score
 from finetuning.config import FinetuneConfig
-from finetuning.folder import locked
 from finetuning.grids import grid_of
 from finetuning.session import Session, prepare, run_task
 from finetuning.together import everywhere, on_first_rank
+from folders import locked
 from model.config import read_json
 
 DIVERGED = 3

@@ -6,11 +6,9 @@ model/          of the best run, whole or not at all, with its run.json
 lock            of the process that writes here
 """
 
-import contextlib
-import fcntl
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,22 +22,6 @@ from model.config import read_json
 
 RUN = "run.json"
 SETTINGS = "settings.json"
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Errors: ValueError where another process writes into it, OSError where nothing can be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is being written by another process. Wait for it, stop it, or give another --output"
-            ) from None
-        except OSError:
-            print(f"{folder} is on a file system without locks: see that nobody else writes it", flush=True)
-        yield
 
 
 def check_settings(folder: Path, wanted: Mapping[str, Any]) -> None:

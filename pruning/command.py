@@ -8,9 +8,10 @@ from torch import nn
 
 from evaluation.results import write_json
 from finetuning.starts import load_tokenizer
+from folders import check_output, staged
 from model.pruned_heads import pruned_heads
 from pruning.config import PruneConfig
-from pruning.folder import check_output, copy_tokenizer, staged
+from pruning.folder import PRUNED, copy_tokenizer
 from pruning.heads import Importance, choose_heads, num_gone, remove_heads
 from pruning.measuring import TOLERANCE, figures_of, largest_difference, latency
 from pruning.report import HeadsPruned, Pruning, Tried, VocabularyTrimmed, describe
@@ -30,7 +31,7 @@ def prune(config: PruneConfig, command: str) -> Pruning:
     transformers.utils.logging.disable_progress_bar()
     subject = open_subject(config)
     output = Path(config.output).expanduser()
-    check_output(output, subject.folder)
+    check_output(output, PRUNED, [subject.folder])
     trimming = plan_trimming(config, subject) if config.trim_vocab else None
     yardstick = choose_yardstick(config, subject, trimming)
     print(f"{subject.folder}: {yardstick.title}", flush=True)
@@ -38,7 +39,7 @@ def prune(config: PruneConfig, command: str) -> Pruning:
     tried, heads = _prune_heads(config, model, subject, yardstick)
     if trimming is not None:
         model = trim_model(model, trimming)
-    with staged(output) as folder:
+    with staged(output, PRUNED, [subject.folder]) as folder:
         report = _write(config, command, subject, yardstick, trimming, model, heads, tried, folder)
     print(f"{output}: {describe(report)}", flush=True)
     return report

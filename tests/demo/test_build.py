@@ -62,7 +62,7 @@ def test_what_is_no_export_for_the_page_is_refused(
 def test_a_folder_that_is_no_site_stays(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
     said = refused(capsys, student=str(exported), output=str(tmp_path))
-    assert f"--output {tmp_path} is there, and is not a page built here" in said
+    assert f"--output {tmp_path} is there and is no page built here" in said
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
 

@@ -213,7 +213,7 @@ def test_bad_input(exports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "letter.txt").write_text("mine")
     assert "is no export" in refused(made / "student", tmp_path / "kept", capsys)
-    assert "holds the model of --input" in refused(made / "student", made, capsys)
+    assert "which is read" in refused(made / "student", made, capsys)
     assert "no text" in refused(made / "student", new, capsys, data=str(write(tmp_path / "empty.txt", "\n")))
     assert "no folder" in refused(made / "sst2", new, capsys, data=str(tmp_path / "no_data"))
     unnamed = shutil.copytree(made / "stsb" / "model", tmp_path / "unnamed")

@@ -13,7 +13,8 @@ import transformers
 from evaluation.results import Cell, TaskRun
 from evaluation.tasks import TASKS
 from finetuning import folder as places
-from finetuning.folder import RUN, check_settings, finish_exchange, finished, keep, locked
+from finetuning.folder import RUN, check_settings, finish_exchange, finished, keep
+from folders import locked
 
 TASK = TASKS["sst2"]
 

@@ -204,8 +204,8 @@ def test_what_does_not_fit_is_refused_in_one_line(
         ("is a masked language model", (*model, *heads, "--task", "sst2")),
         ("has positions for 64 tokens", (*model, *heads, "--max_length", 65)),
         ("all are measured", (*model, *heads)),
-        ("did not write", (*model, *heads, "--output", tmp_path / "mine")),
-        ("is the folder of --model", (*model, *heads, "--output", toy.teacher)),
+        ("is no pruned model", (*model, *heads, "--output", tmp_path / "mine")),
+        ("which is read", (*model, *heads, "--output", toy.teacher)),
     ):
         assert prune("--output", tmp_path / "out", *arguments) == 2, expected
         printed = capfd.readouterr()

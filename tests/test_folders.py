@@ -1,4 +1,4 @@
-"""An export that is killed, or meets another one: what is there is whole, and the next one goes through."""
+"""A command that is killed, or meets another one: what is there is whole, and the next one goes through."""
 
 import contextlib
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from exporting.staging import staged
-from finetuning.folder import locked
+from folders import Product, locked, staged
 from tests.launch import environment
+
+THINGS = Product("thing", lambda folder: (folder / "export.json").is_file())
 
 
 def fill(folder: Path, text: str) -> None:
-    """As much of an export as is looked at to know one."""
     (folder / "onnx").mkdir(parents=True, exist_ok=True)
     (folder / "onnx" / "model.onnx").write_text(text)
     (folder / "export.json").write_text(json.dumps({"version": 1, "variants": [], "golden": {}, "weights": text}))
@@ -27,7 +27,7 @@ def found(folder: Path) -> str:
 
 
 def write(output: Path, text: str, source: Path) -> None:
-    with staged(output, source) as folder:
+    with staged(output, THINGS, [source]) as folder:
         fill(folder, text)
 
 
@@ -41,7 +41,7 @@ def test_replaces_an_export_and_leaves_nothing_else(tmp_path: Path) -> None:
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     write(tmp_path / "out", "one", tmp_path / "source")
-    with contextlib.suppress(KeyboardInterrupt), staged(tmp_path / "out", tmp_path / "source") as folder:
+    with contextlib.suppress(KeyboardInterrupt), staged(tmp_path / "out", THINGS, [tmp_path / "source"]) as folder:
         fill(folder, "half")
         raise KeyboardInterrupt
     assert found(tmp_path / "out") == "one"
@@ -51,8 +51,8 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exporting import staging
-from tests.exporting.test_staging import fill
+from folders import staged
+from tests.test_folders import THINGS, fill
 output, step = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 def dying(call):
@@ -65,7 +65,7 @@ def dying(call):
         return result
     return wrapped
 Path.rename, Path.unlink = dying(Path.rename), dying(Path.unlink)
-with staging.staged(output, output.parent / "source") as folder:
+with staged(output, THINGS, [output.parent / "source"]) as folder:
     fill(folder, "new")
     if step == 0:
         os.kill(os.getpid(), signal.SIGKILL)
