@@ -3,7 +3,7 @@
 # start; each fine-tuned on the tasks whose data is here; second distillations; the tables, and size and speed.
 # Resumable: what is there is not run again. Subsets are named in the tables.
 #
-#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students tasks twice tables
+#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students longer tasks twice tables
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
@@ -31,18 +31,27 @@ students() {
   local name core=0 pids=()
   mkdir -p "$RUNS"
   for name in "${STUDENTS[@]}"; do
-    [ ! -e "$RUNS/$name/student" ] || continue
     # A run takes all cores that it may use: two would wait for each other.
     # shellcheck disable=SC2086  # flags
-    taskset -c $core torchrun --standalone --nproc_per_node 1 train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
-      --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
-      --eval_every 40 --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume ${START[$name]} \
-      > "$RUNS/$name.log" 2>&1 & pids+=($!)
+    taskset -c $core bench/evidence.sh distil "$name" 1 ${START[$name]} & pids+=($!)
     core=$((core + 1))
   done
   local code=0 pid
   for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
   return $code
+}
+
+longer() {  # three times as many tokens, on two ranks
+  UPDATES=$((3 * UPDATES)) distil longer 2
+}
+
+distil() {  # NAME RANKS [FLAGS]
+  local name=$1 ranks=$2; shift 2
+  [ ! -e "$RUNS/$name/student" ] || return 0
+  torchrun --standalone --nproc_per_node "$ranks" train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
+    --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
+    --eval_every $((UPDATES / 5)) --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume "$@" \
+    > "$RUNS/$name.log" 2>&1
 }
 
 # One model on one task; one cell of the published grid, chosen beforehand and the same for all: grids cost 4 times as much.
@@ -59,7 +68,7 @@ flags_of() {
     stsb) echo --train_examples 3000 --epochs 2 ;;
     sst2) echo --train_examples 4000 --epochs 2 ;;
     imdb) echo --max_length 128 --train_examples 1000 --eval_examples 1000 --epochs 2 ;;
-    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 1000 --epochs 2 ;;
+    squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 1000 --batch_sizes 16 --epochs 3 ;;
     *) echo ;;
   esac
 }
@@ -67,7 +76,7 @@ flags_of() {
 tasks() {
   local task name
   for task in $TASKS; do
-    for name in distilled random teacher; do echo "$name $task"; done
+    for name in distilled longer random teacher; do echo "$name $task"; done
   done | xargs -P 2 -L 1 bench/evidence.sh one
 }
 
@@ -78,13 +87,13 @@ one() {  # NAME TASK
   tune "$1" "$model" "$2" $(flags_of "$2")
 }
 
-# The distilled student once more, taught by the fine-tuned teacher, on SQuAD; on SST-2 also what was never pre-trained.
+# The longer distilled student once more, taught by the fine-tuned teacher, on SQuAD; on SST-2 also what was never pre-trained.
 twice() {
   printf '%s\n' "twice squad" "twice sst2" "unpretrained sst2" "bilstm sst2" | xargs -P 2 -L 1 bench/evidence.sh taught
 }
 
 taught() {  # NAME TASK
-  local model=$RUNS/distilled/student init=folder
+  local model=$RUNS/longer/student init=folder
   case $1 in
     unpretrained) init=random ;;
     bilstm) model=bilstm ;;
@@ -95,17 +104,17 @@ taught() {  # NAME TASK
 
 tables() {
   local results=$RUNS/tasks
-  python -m evaluation.table --teacher "$results/teacher" --student "distilled=$results/distilled" "random=$results/random" \
-    --append "$RESULTS"
+  python -m evaluation.table --teacher "$results/teacher" --append "$RESULTS" --student \
+    "distilled=$results/distilled" "longer=$results/longer" "random=$results/random"
   python -m evaluation.table --tasks squad sst2 --teacher "$results/teacher" --append "$RESULTS" --student \
-    "once=$results/distilled" "twice=$results/twice" "unpretrained=$results/unpretrained" "bilstm=$results/bilstm"
-  python -m evaluation.speed --models "teacher=$results/teacher/stsb/model" "student=$results/distilled/stsb/model" \
+    "once=$results/longer" "twice=$results/twice" "unpretrained=$results/unpretrained" "bilstm=$results/bilstm"
+  python -m evaluation.speed --models "teacher=$results/teacher/stsb/model" "student=$results/longer/stsb/model" \
     --data "$DATA/glue/STS-B/sts-dev.csv" --append "$RESULTS"
 }
 
-for step in "${@:-corpus students tasks twice tables}"; do
+for step in "${@:-corpus students longer tasks twice tables}"; do
   case $step in
-    one | taught) "$step" "$2" "$3"; break ;;
+    one | taught | distil) "$@"; break ;;
     *) for each in $step; do "$each"; done ;;
   esac
 done
