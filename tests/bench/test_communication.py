@@ -8,6 +8,7 @@ from bench.workload import SIZES, Workload
 from model.config import EncoderConfig
 
 
+@pytest.mark.slow  # real ranks, seven configurations
 def test_every_collective_of_real_ranks_is_predicted() -> None:
     """The document's formula against two ranks of DeepSpeed, call by call. Small buckets: many, and one gradient larger."""
     owner_by_owner = {"use_multi_rank_bucket_allreduce": False}

@@ -115,6 +115,7 @@ def test_the_grid_chooses_by_the_median_and_keeps_all(toy: Toy, data: Path, tmp_
     assert saved["scores"]["validation"]["accuracy"] == best
 
 
+@pytest.mark.slow  # one of the runs under torchrun
 def test_two_ranks_and_micro_batches_do_what_one_rank_does(toy: Toy, data: Path, tmp_path: Path) -> None:
     """Without dropout, in fp32: the loss of training and the predictions agree to rounding."""
     still = tmp_path / "still"

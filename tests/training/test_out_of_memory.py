@@ -30,7 +30,8 @@ def test_what_was_found_to_fit_is_for_that_configuration_only(tmp_path: Path) ->
         read_micro_batch(str(tmp_path))
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.slow)])
+@pytest.mark.slow  # under each launcher
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_out_of_memory_on_one_rank(launcher: str, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout, so that the figures are equal to rounding; rank 0 is waiting for rank 1 when that runs out."""
     monkeypatch.setenv("STARVED", str(tmp_path / "marker"))

@@ -179,6 +179,7 @@ def test_ranks_end_when_their_launcher_is_killed(toy: Toy, config: Path, whole: 
     assert "the launcher is gone" in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow  # three starts
 def test_the_same_update_failing_again_and_again_is_not_tried_for_ever(toy: Toy, config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for _ in range(2):
