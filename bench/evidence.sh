@@ -55,9 +55,9 @@ distil() {  # NAME RANKS [FLAGS]
 }
 
 # One model on one task; one cell of the published grid, chosen beforehand and the same for all: grids cost 4 times as much.
-tune() {  # NAME MODEL TASK [FLAGS]
+tune() {  # NAME MODEL TASK [FLAGS]; without a model it is made of --teacher
   local name=$1 model=$2 task=$3; shift 3
-  python finetune.py --model "$model" --task "$task" --data "$DATA" --seeds "$SEEDS" --output "$RUNS/tasks/$name" \
+  python finetune.py ${model:+--model "$model"} --task "$task" --data "$DATA" --seeds "$SEEDS" --output "$RUNS/tasks/$name" \
     --batch_sizes 32 --learning_rates 5e-5 --epochs 3 "$@"
 }
 
@@ -87,14 +87,15 @@ one() {  # NAME TASK
   tune "$1" "$model" "$2" $(flags_of "$2")
 }
 
-# The longer distilled student once more, taught by the fine-tuned teacher, on SQuAD; on SST-2 also what was never pre-trained.
+# The longer distilled student once more, taught by the fine-tuned teacher; every other layer of that teacher; what was never pre-trained.
 twice() {
-  printf '%s\n' "twice squad" "twice sst2" "unpretrained sst2" "bilstm sst2" | xargs -P 2 -L 1 bench/evidence.sh taught
+  printf '%s\n' "twice squad" "halved squad" "twice sst2" "halved sst2" "unpretrained sst2" "bilstm sst2" | xargs -P 2 -L 1 bench/evidence.sh taught
 }
 
 taught() {  # NAME TASK
   local model=$RUNS/longer/student init=folder
   case $1 in
+    halved) model="" ;;
     unpretrained) init=random ;;
     bilstm) model=bilstm ;;
   esac
@@ -107,7 +108,7 @@ tables() {
   python -m evaluation.table --teacher "$results/teacher" --append "$RESULTS" --student \
     "distilled=$results/distilled" "longer=$results/longer" "random=$results/random"
   python -m evaluation.table --tasks squad sst2 --teacher "$results/teacher" --append "$RESULTS" --student \
-    "once=$results/longer" "twice=$results/twice" "unpretrained=$results/unpretrained" "bilstm=$results/bilstm"
+    "once=$results/longer" "twice=$results/twice" "halved=$results/halved" "unpretrained=$results/unpretrained" "bilstm=$results/bilstm"
   python -m evaluation.speed --models "teacher=$results/teacher/stsb/model" "student=$results/longer/stsb/model" \
     --data "$DATA/glue/STS-B/sts-dev.csv" --append "$RESULTS"
 }
