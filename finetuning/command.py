@@ -83,7 +83,7 @@ def _quiet() -> None:
 def _introduce(session: Session) -> None:
     if not is_first_rank():
         return
-    task, grid = session.task, grid_of(session.task, session.start.model_type)
+    task, grid = session.task, grid_of(session.task, session.start.model_type, session.start.width)
     named = session.config.batch_sizes or session.config.learning_rates or session.config.epochs
     runs = len(session.cells) * session.config.seeds
     print(

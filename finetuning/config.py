@@ -29,7 +29,7 @@ class FinetuneConfig:
     seeds: int = 5
     """Runs of each cell of the grid, with seeds 0, 1, ...; the median is reported, all are kept."""
     learning_rates: tuple[float, ...] = ()
-    """Of the grid. Default: the published ones of task and family."""
+    """Of the grid. Default: the published ones of task, family and width."""
     batch_sizes: tuple[int, ...] = ()
     """Examples of an update, on all ranks together. Default: the published ones."""
     epochs: tuple[int, ...] = ()

@@ -29,6 +29,14 @@ ROBERTA = Recipe(weight_decay=0.1, warmup_share=0.06, adam_beta2=0.98, adam_epsi
 """Liu et al. 2019, table 10, and their configurations of fine-tuning, which do not clip."""
 ROBERTA_SQUAD = replace(ROBERTA, weight_decay=0.01)
 """The same table."""
+COMPACT_GRID = Grid(
+    batch_sizes=(8, 16, 32, 64, 128),
+    learning_rates=(3e-4, 1e-4, 5e-5, 3e-5),
+    epochs=(4,),
+    source="Turc et al. 2019 (compact BERTs), for models narrower than BERT-base",
+)
+"""Of texts, not of SQuAD. BERT's own rates leave narrow models half trained (bench/RESULTS.md)."""
+BASE_WIDTH = 768
 BILSTM_GRID = Grid(
     batch_sizes=(32,), learning_rates=(1e-3,), epochs=(10,), source="ours; published ones are for other optimizers"
 )
@@ -44,10 +52,12 @@ def recipe_of(task: Task, model_type: str) -> Recipe:
     return ROBERTA_SQUAD if task is SQUAD else ROBERTA
 
 
-def grid_of(task: Task, model_type: str) -> Grid:
+def grid_of(task: Task, model_type: str, width: int) -> Grid:
     if model_type == BILSTM:
         return BILSTM_GRID
-    return task.grids[-1] if is_roberta(model_type) else task.grids[0]
+    if is_roberta(model_type):
+        return task.grids[-1]
+    return COMPACT_GRID if width < BASE_WIDTH and task is not SQUAD else task.grids[0]
 
 
 def cells_of(config: FinetuneConfig, grid: Grid) -> list[Cell]:

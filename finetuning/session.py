@@ -79,7 +79,7 @@ def prepare(config: FinetuneConfig, task: Task) -> Session:
     longest = config.max_length or MAX_LENGTHS.get(task.name, 128)
     if config.max_length > start.max_length:
         raise ValueError(f"--max_length {config.max_length}: {start.name} has positions for {start.max_length} tokens")
-    cells = cells_of(config, grid_of(task, start.model_type))
+    cells = cells_of(config, grid_of(task, start.model_type, start.width))
     for cell in cells:
         split_batch(cell.batch_size, config.micro_batch)
     max_length, dtype = min(longest, start.max_length), choose_autocast(config.precision)

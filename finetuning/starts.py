@@ -46,6 +46,8 @@ class Start:
     digest: str
     """Of the weights; results of other weights are not mixed with these."""
     model_type: str
+    width: int
+    """Of the hidden states."""
     tokenizer: Any
     """transformers' fast tokenizer."""
     max_length: int
@@ -67,6 +69,7 @@ def choose_start(config: FinetuneConfig, task: Task) -> Start:
         name=f"{name}, random start" if config.init == "random" else name,
         digest=digest_of(source),
         model_type=model_config.model_type,
+        width=model_config.hidden_size,
         tokenizer=tokenizer,
         max_length=num_positions(model_config),
         build=build,
@@ -115,6 +118,7 @@ def _bilstm(config: FinetuneConfig, task: Task) -> Start:
         name=BILSTM,
         digest=f"vocabulary of {len(tokenizer)}",
         model_type=BILSTM,
+        width=shape.hidden_size,
         tokenizer=tokenizer,
         max_length=num_positions(read_model_config(folder)),
         build=_seeded(lambda: BiLstm(shape)),

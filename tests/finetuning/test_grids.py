@@ -9,9 +9,26 @@ import transformers
 from evaluation.results import Cell
 from evaluation.tasks import TASKS, Kind
 from finetuning.features import Collator
-from finetuning.grids import recipe_of
+from finetuning.grids import COMPACT_GRID, grid_of, recipe_of
 from finetuning.objective import Weights
 from finetuning.trainer import make_trainer
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "width", "cells", "fastest"),
+    [
+        ("rte", "distilbert", 768, 4, 5e-5),
+        ("rte", "distilbert", 384, 20, 3e-4),
+        ("imdb", "bert", 767, 20, 3e-4),
+        ("squad", "bert", 384, 1, 5e-5),
+        ("rte", "roberta", 384, 6, 3e-5),
+    ],
+)
+def test_grid_of_a_model(task: str, model_type: str, width: int, cells: int, fastest: float) -> None:
+    grid = grid_of(TASKS[task], model_type, width)
+    assert len(grid.batch_sizes) * len(grid.learning_rates) * len(grid.epochs) == cells
+    assert max(grid.learning_rates) == fastest
+    assert (grid is COMPACT_GRID) == ("Turc" in grid.source) == (cells == 20)
 
 
 @pytest.mark.parametrize(
