@@ -64,7 +64,6 @@ tune() {  # NAME MODEL TASK [FLAGS]; without a model it is made of --teacher
 flags_of() {
   case $1 in
     cola) echo --train_examples 4000 ;;
-    stsb) echo --train_examples 3000 ;;
     sst2) echo --train_examples 4000 ;;
     imdb) echo --max_length 128 --train_examples 1000 --eval_examples 1000 ;;
     squad) echo --max_length 256 --train_data "$DATA/squad/train-v1.1-prefix.json" --eval_examples 1000 --epochs 3 ;;

@@ -103,7 +103,7 @@ def test_finished_runs_are_not_run_again_and_the_others_are(
 
 def test_the_grid_chooses_by_the_median_and_keeps_all(toy: Toy, data: Path, tmp_path: Path) -> None:
     arguments = ("--model", toy.teacher, "--task", "rte", "--data", data, "--seeds", 3, "--output", tmp_path)
-    assert finetune(*arguments, "--learning_rates", "1e-9", "3e-3", "--epochs", 1, 2) == 0
+    assert finetune(*arguments, "--learning_rates", "1e-9", "3e-3", "--epochs", 1, 2, "--batch_sizes", 32) == 0
     result = read_result(tmp_path / "rte")
     assert len(result.runs) == 2 * 2 * 3
     medians = {
