@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 DATA=${DATA:-../shared/data}              # glue/SST-2
 CORPUS=${CORPUS:-corpus/real}             # wiki and heldout, prepared
 RUNS=${RUNS:-runs/real}
-STUDENT=${STUDENT:-$RUNS/distilled/student}
-TUNED=${TUNED:-$RUNS/tasks/distilled}     # its results of finetune.py
+STUDENT=${STUDENT:-$RUNS/longer/student}
+TUNED=${TUNED:-$RUNS/tasks/longer}     # its results of finetune.py
 OUT=${OUT:-$RUNS/pruned}
 SEEDS=${SEEDS:-3}
 SWEEP=${SWEEP:-0 0.25 0.5 0.75}           # shares of heads
@@ -67,8 +67,8 @@ task() {
 tuned() {
   local variant
   for variant in "${VARIANTS[@]}"; do
-    python finetune.py --model "$OUT/student/$variant" --task sst2 --data "$DATA" --seeds "$SEEDS" --batch_sizes 32 \
-      --learning_rates 5e-5 --train_examples 4000 --epochs 2 --output "$OUT/tuned/$variant"
+    python finetune.py --model "$OUT/student/$variant" --task sst2 --data "$DATA" --seeds "$SEEDS" --batch_sizes 16 \
+      --learning_rates 1e-4 --epochs 4 --train_examples 4000 --output "$OUT/tuned/$variant"
   done
 }
 
