@@ -76,7 +76,7 @@ def staged(output: Path, product: Product, sources: Sequence[Path] = ()) -> Iter
         if output.exists():
             output.rename(old)
         partial.rename(output)
-        _sync_folder(output.absolute().parent)
+        fsync_folder(output.absolute().parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -108,10 +108,11 @@ def _sync(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync_folder(path)
+        fsync_folder(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """The names in a folder survive a power cut only after this. Errors: OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

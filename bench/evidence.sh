@@ -29,7 +29,6 @@ corpus() {
 
 students() {
   local name core=0 pids=()
-  mkdir -p "$RUNS"
   for name in "${STUDENTS[@]}"; do
     # A run takes all cores that it may use: two would wait for each other.
     # shellcheck disable=SC2086  # flags
@@ -48,6 +47,7 @@ longer() {  # three times as many tokens, on two ranks
 distil() {  # NAME RANKS [FLAGS]
   local name=$1 ranks=$2; shift 2
   [ ! -e "$RUNS/$name/student" ] || return 0
+  mkdir -p "$RUNS"
   torchrun --standalone --nproc_per_node "$ranks" train.py --ds_config ds_configs/zero2_cpu.json --teacher "$TEACHER" \
     --data "$CORPUS/wiki" "$CORPUS/books" --eval_data "$CORPUS/heldout" --max_length 128 --max_updates "$UPDATES" \
     --eval_every $((UPDATES / 5)) --eval_sequences 256 --log_every 10 --checkpoint_every 100 --output "$RUNS/$name" --resume "$@" \
@@ -85,7 +85,8 @@ one() {  # NAME TASK
   tune "$1" "$model" "$2" $(flags_of "$2")
 }
 
-# The longer distilled student once more, taught by the fine-tuned teacher; every other layer of that teacher; what was never pre-trained.
+# The longer distilled student once more, taught by the fine-tuned teacher; every other layer of that teacher; what was never
+# pre-trained.
 twice() {
   printf '%s\n' "twice squad" "halved squad" "twice sst2" "halved sst2" "unpretrained sst2" "bilstm sst2" | xargs -P 2 -L 1 bench/evidence.sh taught
 }

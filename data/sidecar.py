@@ -1,7 +1,6 @@
 """PREFIX.json: what a prepared corpus is made of, written last, so that its presence means the corpus is complete."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import reprlib
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from folders import sha256
 
 VERSION = 1
 PARTS = ("all", "train", "heldout")
@@ -221,8 +221,4 @@ def write_sidecar(prefix: str | Path, sidecar: Sidecar) -> None:
 
 def file_facts(path: Path) -> FileFacts:
     """Size and sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return FileFacts(size=path.stat().st_size, sha256=digest.hexdigest())
+    return FileFacts(size=path.stat().st_size, sha256=sha256(path))

@@ -21,9 +21,10 @@ from typing import Any
 
 from torch import Tensor
 
+from folders import fsync_folder
 from training.distributed import Ranks
 from training.exchange import Collectives, Exchange
-from training.files import FileFacts, fsync_folder, rename, write_json
+from training.files import FileFacts, rename, write_json
 from training.lifecycle import SaveFailedError
 from training.manifest import DamagedError, Manifest, read_manifest, write_manifest
 from training.resume_point import checkpoint_folders, update_of

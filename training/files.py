@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from folders import fsync_folder
+
 _BLOCK = 1 << 22  # bytes hashed or written at once, without holding the interpreter
 
 
@@ -104,15 +106,6 @@ def read_facts(path: Path) -> FileFacts:
             digest.update(block)
             size += len(block)
     return FileFacts(size, digest.hexdigest())
-
-
-def fsync_folder(folder: Path) -> None:
-    """The names in a folder survive a power cut only after this. Errors: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def fsync_files(folder: Path) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from folders import fsync_folder
 from training.config import RunConfig
-from training.files import LineFile, fsync_folder, write_blocks, write_json
+from training.files import LineFile, write_blocks, write_json
 from training.lifecycle import tell
 from training.metrics import tensorboard_tag
 from training.parts import PARTS
