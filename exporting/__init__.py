@@ -1,1 +1,1 @@
-"""Students in their users' hands: Hugging Face folders, ONNX, ExecuTorch, and what proves them. Nothing here trains."""
+"""Students in their users' hands: Hugging Face folders, ONNX, ExecuTorch, LiteRT, and their proof. Nothing here trains."""

@@ -3,9 +3,9 @@
     python check.py            # in the export's folder
     python check.py FOLDER
 
-Needs numpy, and for each format its own runtime: transformers and torch, onnxruntime, executorch. A variant whose runtime is
-not installed is named and not tried. Exit codes: 0 all that was tried is right, 1 one computes something else or cannot be
-loaded, 2 this is no export or nothing could be tried.
+Needs numpy, and for each format its own runtime: transformers and torch, onnxruntime, executorch, ai-edge-litert.
+A variant whose runtime is not installed is named and not tried. Exit codes: 0 all that was tried is right, 1 one computes
+something else or cannot be loaded, 2 this is no export or nothing could be tried.
 """
 
 import contextlib
@@ -25,7 +25,12 @@ Run = Callable[[dict[str, np.ndarray]], Outputs]
 COLUMNS = ("input_ids", "attention_mask", "token_type_ids")
 LIKELIEST, LONGEST_ANSWER = 20, 30
 SAME_NUMBER = 0.1
-PACKAGES = {"hf": ("torch", "transformers"), "onnx": ("onnxruntime",), "executorch": ("torch", "executorch")}
+PACKAGES = {
+    "hf": ("torch", "transformers"),
+    "onnx": ("onnxruntime",),
+    "executorch": ("torch", "executorch"),
+    "litert": ("ai_edge_litert",),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -133,6 +138,27 @@ def load_executorch(file: Path, golden: dict[str, Any]) -> Run:
     return run
 
 
+def load_litert(file: Path, golden: dict[str, Any]) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        program = Interpreter(str(file))
+        program.allocate_tensors()
+    lengths = sorted(int(name.removeprefix("length_")) for name in program.get_signature_list())
+
+    def run(columns: dict[str, np.ndarray]) -> Outputs:
+        length = columns["input_ids"].shape[1]
+        padded = next(each for each in lengths if each >= length)
+        given = {
+            name: np.pad(value.astype(np.int32), ((0, 0), (0, padded - length))) for name, value in columns.items()
+        }
+        found = program.get_signature_runner(f"length_{padded}")(**given)
+        outputs = [found[name] for name in output_names(golden)]
+        return [value[:, :length] if golden["kind"] in {"mlm", "span"} else value for value in outputs]
+
+    return run
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """What ExecuTorch and its libraries print while they are loaded goes nowhere. Errors pass."""
@@ -152,6 +178,7 @@ LOADERS: dict[str, Callable[[Path, dict[str, Any]], Run]] = {
     "hf": load_hf,
     "onnx": load_onnx,
     "executorch": load_executorch,
+    "litert": load_litert,
 }
 
 

@@ -11,10 +11,9 @@ import transformers
 
 from evaluation.results import write_json
 from evaluation.sections import hardware
-from exporting import check, golden, report
+from exporting import check, executorch_runtime, golden, litert_runtime, report
 from exporting.card import write_card
 from exporting.config import HF, ExportConfig
-from exporting.executorch_runtime import INSTALL
 from exporting.golden import COUNT, FP32_TOLERANCE, compare, make_golden, run_golden
 from exporting.hugging_face import check_equality, runner, write_hugging_face
 from exporting.measure import measure
@@ -27,8 +26,12 @@ from folders import sha256, staged
 from model.hub import read_config, resolve_folder
 
 REFUSED = 3
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}
-"""Of each format."""
+PACKAGES = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "pip install onnx onnxscript onnxruntime"),
+    "executorch": (("executorch",), executorch_runtime.INSTALL),
+    "litert": (("litert_torch",), litert_runtime.INSTALL),
+}
+"""Of each format, and what installs them."""
 EQUALITY_INPUTS = 8
 
 
@@ -47,17 +50,20 @@ def export(config: ExportConfig) -> int:
 
 def _exporter(name: str) -> Exporter:
     """Errors: MissingPackageError."""
-    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
-    if missing:
-        install = INSTALL if name == "executorch" else f"pip install {' '.join(missing)}"
+    packages, install = PACKAGES[name]
+    if missing := [package for package in packages if find_spec(package) is None]:
         raise MissingPackageError(f"--formats {name} needs {' and '.join(missing)}: {install}, or leave {name} out")
     if name == "onnx":
         from exporting.onnx_export import export_onnx
 
         return export_onnx
-    from exporting.executorch_export import export_executorch
+    if name == "executorch":
+        from exporting.executorch_export import export_executorch
 
-    return export_executorch
+        return export_executorch
+    from exporting.litert_export import export_litert
+
+    return export_litert
 
 
 def _introduce(source: Source, config: ExportConfig) -> None:

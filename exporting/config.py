@@ -15,11 +15,11 @@ class ExportConfig:
     """A run (its student is taken), a student's folder, or finetune.py's OUTPUT/TASK or OUTPUT/TASK/model."""
     output: str
     """Folder to write. One that is there is replaced if it is an export, and refused if it is anything else."""
-    formats: tuple[Literal["hf", "onnx", "executorch"], ...] = ("hf", "onnx")
-    """hf, a Hugging Face folder, is always written: the others are compared with it. executorch, for phones, needs a package
-    that is installed apart: pip install executorch==1.5.1."""
+    formats: tuple[Literal["hf", "onnx", "executorch", "litert"], ...] = ("hf", "onnx")
+    """hf, a Hugging Face folder, is always written: the others are compared with it. executorch and litert, for phones, need
+    packages that are installed apart: pip install executorch==1.5.1, pip install --no-deps -r requirements-litert.txt."""
     variants: tuple[Literal["fp32", "fp16", "int8", "int8_static"], ...] = ("fp32", "fp16", "int8", "int8_static")
-    """Precisions of the other formats. ONNX has all four, ExecuTorch fp32 and int8."""
+    """Precisions of the other formats. ONNX has all four, ExecuTorch and LiteRT fp32 and int8."""
     data: str = ""
     """What accuracy is measured on: of a fine-tuned model its task's files, as finetune.py's --data takes them; of a masked
     LM held-out text (any file that data.prepare reads). Without it no accuracy is measured, and nothing is refused."""

@@ -1,13 +1,11 @@
 """A plain model -> one of ExecuTorch's programs, with all heavy operations in XNNPACK: fp32, or 8 bit.
 
-The program takes one input of any length up to a bound. Attention is written for that, so that XNNPACK takes all of it:
-XNNPACK reshapes only where a single dimension is inferred, which leaves none for a batch.
+The program takes one input of any length up to a bound.
 int8: weights of linear layers by output channel, their inputs as they come, by token (XNNPACK does that itself);
 embeddings by row. Softmax, GELU, norms and attention's products stay in fp32.
-Shapes: L tokens, H width, A heads, D width of a head, V rows of a table.
+Shapes: L tokens, H width, V rows of a table.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +18,10 @@ from torch.nn import functional as F
 from exporting.executorch_file import share_tensors
 from exporting.executorch_runtime import INSTALL, quiet
 from exporting.plain import PlainModel
+from exporting.single_input import SingleInput
 
 HEAVY = ("linear", "mm", "bmm", "addmm", "matmul", "convolution", "_softmax", "gelu", "tanh", "relu")
 """Operations that have to be XNNPACK's: by portable kernels they take many times as long."""
-MASKED = 1e9
-"""Taken from a score to mask it; softmax makes it exactly 0."""
 EXAMPLE_LENGTH = 16
 """Of the input that is traced. 1 would be taken for a constant."""
 
@@ -67,31 +64,6 @@ def _trace(plain: PlainModel, max_length: int, int8: bool) -> torch.export.Expor
         _quantize_embeddings(model.encoder)
         model = _quantize_linear(torch.export.export(model, example, dynamic_shapes=shapes).module(), example)
     return torch.export.export(model, example, dynamic_shapes=shapes)
-
-
-class SingleInput(nn.Module):
-    """A copy of a plain model for one input at a time."""
-
-    def __init__(self, plain: PlainModel) -> None:
-        super().__init__()
-        both = copy.deepcopy(nn.ModuleDict({"encoder": plain.encoder, "head": plain.head}))  # together: one is tied
-        self.encoder, self.head = both["encoder"], both["head"]
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
-    ) -> tuple[Tensor, ...]:  # (1, L) each
-        penalty = (attention_mask[:, None] - 1).to(torch.float32) * MASKED  # (1, 1, L): once for all layers
-        return self.head(self.encoder(input_ids, penalty, token_type_ids, single_attention))
-
-
-def single_attention(query: Tensor, key: Tensor, value: Tensor, penalty: Tensor, num_heads: int) -> Tensor:
-    """`exporting.plain.Attention` of one input, (1, L, A * D); the mask is a number to add to scores."""
-    width = query.shape[-1] // num_heads
-    q = (query * width**-0.5).reshape(-1, num_heads, width).transpose(0, 1)  # (A, L, D)
-    k = key.reshape(-1, num_heads, width).permute(1, 2, 0)  # (A, D, L)
-    v = value.reshape(-1, num_heads, width).transpose(0, 1)
-    mixed = torch.bmm(torch.softmax(torch.bmm(q, k) + penalty, dim=-1), v)
-    return mixed.transpose(0, 1).contiguous().view(1, -1, num_heads * width)
 
 
 class ByteEmbedding(nn.Module):

@@ -1,8 +1,8 @@
 """What is exported: one file for one runtime. The seam between the command and the formats.
 
-A format is a function `Request -> Variants`: onnx in exporting/onnx_export.py (`export_onnx`), ExecuTorch's programs in
-exporting/executorch_export.py (`export_executorch`). It writes its files below `Request.folder` and says how each is loaded.
-Nothing here knows a format. Shapes: B inputs, L tokens, V vocabulary, C outputs.
+A format is a function `Request -> Variants`: `export_onnx`, `export_executorch` and `export_litert`, in modules named
+`onnx_export` and so on. It writes its files below `Request.folder` and says how each is loaded. Nothing here knows a format.
+Shapes: B inputs, L tokens, V vocabulary, C outputs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Variant:
     name: str
     """For people and tables: "onnx int8"."""
     format: str
-    """hf, onnx or executorch."""
+    """hf, onnx, executorch or litert."""
     precision: str
     """fp32, fp16, int8 or int8_static."""
     file: str

@@ -1,6 +1,5 @@
 """ExecuTorch's programs against transformers' own models: any length, padding, pruned heads, 8 bit, another process."""
 
-import copy
 import importlib.util
 import shutil
 import struct
@@ -12,37 +11,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from exporting import executorch_export, executorch_runtime
 from exporting.executorch_export import export_executorch
 from exporting.executorch_file import share_tensors
 from exporting.executorch_program import ByteEmbedding
-from exporting.plain import PRUNED_HEADS, PlainModel, plain_model
-from exporting.variant import Batch, MissingPackageError, Outputs, Request, Run, Variant
+from exporting.plain import plain_model
+from exporting.variant import MissingPackageError, Run, Variant
+from tests.exporting.programs import (
+    POSITIONS,
+    Small,
+    batch_of,
+    cosine,
+    expected,
+    largest_difference,
+    make_classes,
+    make_masked_lm,
+    make_spans,
+    request,
+    small,
+)
 from tests.launch import ROOT
 
 needs_executorch = pytest.mark.skipif(
     importlib.util.find_spec("executorch") is None, reason=f"no executorch: {executorch_runtime.INSTALL}"
 )
-VOCABULARY, WIDTH, HEAD_WIDTH, POSITIONS = 500, 64, 16, 48
-PRUNED = {0: [1], 1: [0, 2, 3]}
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "intermediate_size": 96,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A small model and its programs."""
+class Exported(Small):
+    """With its programs."""
 
-    model: nn.Module
-    plain: PlainModel
     folder: Path
     variants: dict[str, Variant]
     """By precision."""
@@ -64,105 +64,18 @@ def masked_lm_int8(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def spans(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    config = transformers.BertConfig(**SIZES, max_position_embeddings=POSITIONS)
-    model = make(transformers.BertForQuestionAnswering, config)
-    zero_heads([layer.attention.output.dense for layer in model.bert.encoder.layer])
-    return export(model, tmp_path_factory.mktemp("spans"), "fp32", "int8")
+    return export(make_spans(), tmp_path_factory.mktemp("spans"), "fp32", "int8")
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    config = transformers.RobertaConfig(
-        **SIZES, max_position_embeddings=POSITIONS + 2, type_vocab_size=1, pad_token_id=1, num_labels=3
-    )
-    model = make(transformers.RobertaForSequenceClassification, config)
-    zero_heads([layer.attention.output.dense for layer in model.roberta.encoder.layer])
-    return export(model, tmp_path_factory.mktemp("classes"), "fp32", "int8")
-
-
-def make_masked_lm(num_layers: int) -> nn.Module:
-    config = transformers.DistilBertConfig(
-        vocab_size=VOCABULARY,
-        dim=WIDTH,
-        n_heads=4,
-        n_layers=num_layers,
-        hidden_dim=96,
-        max_position_embeddings=POSITIONS,
-    )
-    model = make(transformers.DistilBertForMaskedLM, config)
-    zero_heads([layer.attention.out_lin for layer in model.distilbert.transformer.layer])
-    return model
-
-
-@torch.no_grad()
-def zero_heads(outputs: list[nn.Linear]) -> None:
-    """What transformers computes with then is what a model without `PRUNED` heads computes."""
-    for layer, output in enumerate(outputs):
-        for head in PRUNED[layer]:
-            output.weight[:, head * HEAD_WIDTH : (head + 1) * HEAD_WIDTH] = 0
-
-
-def make(kind: type, config: transformers.PretrainedConfig) -> nn.Module:
-    torch.manual_seed(3)
-    model = kind(copy.deepcopy(config)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases start at zero, norms at one: a swap would not be seen
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    return export(make_classes(), tmp_path_factory.mktemp("classes"), "fp32", "int8")
 
 
 def export(model: nn.Module, folder: Path, *precisions: str) -> Exported:
-    marked = copy.deepcopy(model)
-    layers = range(marked.config.num_hidden_layers)
-    setattr(marked.config, PRUNED_HEADS, {str(layer): PRUNED[layer] for layer in layers})
-    plain = plain_model(marked)
-    variants = export_executorch(
-        Request(
-            plain=plain,
-            folder=folder,
-            precisions=precisions,
-            max_length=POSITIONS,
-            pad_id=model.config.pad_token_id,
-            calibration=[],
-            calibration_source="",
-            opset=18,
-        )
-    )
-    return Exported(model=model, plain=plain, folder=folder, variants={each.precision: each for each in variants})
-
-
-def batch_of(exported: Exported, *lengths: int) -> Batch:
-    """Padded on the right."""
-    draw = np.random.default_rng(sum(lengths))
-    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
-    ids = np.where(mask > 0, draw.integers(4, VOCABULARY, mask.shape), exported.model.config.pad_token_id)
-    types = (np.arange(max(lengths)) > 2).astype(np.int64) * mask
-    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-    return {name: batch[name] for name in exported.plain.input_names}
-
-
-def expected(exported: Exported, batch: Batch) -> Outputs:
-    with torch.no_grad():
-        outputs = exported.model(**{name: torch.from_numpy(value) for name, value in batch.items()})
-    return tuple(outputs[name].numpy() for name in exported.plain.output_names)
-
-
-def largest_difference(exported: Exported, run: Run) -> float:
-    """Over lengths 1, middle, greatest, and a padded batch; at real tokens."""
-    largest = 0.0
-    for lengths in ((1,), (2,), (21,), (POSITIONS,), (5, 30, 1), (3,)):
-        batch = batch_of(exported, *lengths)
-        for found, right in zip(run(batch), expected(exported, batch), strict=True):
-            assert found.shape == right.shape
-            assert found.dtype == np.float32
-            for row, length in enumerate(lengths):
-                tokens = slice(length if right.shape[1] == max(lengths) else None)
-                largest = max(largest, float(np.abs(found[row, tokens] - right[row, tokens]).max()))
-    return largest
-
-
-def cosine(found: np.ndarray, right: np.ndarray) -> float:
-    return float((found * right).sum() / np.linalg.norm(found) / np.linalg.norm(right))
+    given = small(model)
+    variants = {each.precision: each for each in export_executorch(request(given, folder, *precisions))}
+    return Exported(model=model, plain=given.plain, folder=folder, variants=variants)
 
 
 @needs_executorch
@@ -267,8 +180,8 @@ def test_another_process_without_distillery_computes_the_same(
 @needs_executorch
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["spans", "classes"])
-def test_tasks_equal_transformers(which: str, request: pytest.FixtureRequest) -> None:
-    exported: Exported = request.getfixturevalue(which)
+def test_tasks_equal_transformers(which: str, spans: Exported, classes: Exported) -> None:
+    exported = {"spans": spans, "classes": classes}[which]
     assert largest_difference(exported, exported.run("fp32")) < 1e-5
     batch = batch_of(exported, 40, 9)
     for found, right in zip(exported.run("int8")(batch), expected(exported, batch), strict=True):

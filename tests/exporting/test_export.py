@@ -234,8 +234,10 @@ def test_a_package_that_is_missing(
     exports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    line = refused(exports / "made/student", tmp_path / "new", capsys, formats=("hf", "executorch"))
-    assert "pip install executorch" in line
+    installs = {"onnx": "onnx onnxscript onnxruntime", "executorch": "executorch==", "litert": "--no-deps -r "}
+    for name, install in installs.items():
+        line = refused(exports / "made/student", tmp_path / "new", capsys, formats=("hf", name))
+        assert f"pip install {install}" in line
 
 
 def write(path: Path, text: str) -> Path:

@@ -1,5 +1,6 @@
 """The whole command: every format beside the Hugging Face folder, measured, refused where it loses too much, checked."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -111,8 +112,10 @@ def test_bad_input_of_formats(sst2: Path, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.timeout(900)
 def test_everything(sst2: Path) -> None:
     """As it is typed: all formats and variants, and their check in a process of its own."""
-    pytest.importorskip("executorch", reason="ExecuTorch is optional")
-    formats = ("--formats", "hf", "onnx", "executorch")
+    for package in ("executorch", "litert_torch"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is optional")
+    formats = ("--formats", "hf", "onnx", "executorch", "litert")
     process = run(
         [sys.executable, "export.py", "--input", sst2 / "sst2", "--output", sst2 / "all", *formats], timeout=600
     )
@@ -122,10 +125,11 @@ def test_everything(sst2: Path) -> None:
         "model.safetensors",
         *(f"onnx/{name}.onnx" for name in ("model", "model_fp16", "model_int8", "model_int8_static")),
         *(f"executorch/{name}.pte" for name in ("model", "model_int8")),
+        *(f"litert/{name}.tflite" for name in ("model", "model_int8")),
     ]
     checked = run([sys.executable, "-I", sst2 / "all/check.py"])
     assert checked.returncode == 0, checked.stdout
-    assert checked.stdout.count(": OK, ") == 7
+    assert checked.stdout.count(": OK, ") == 9
 
 
 def test_no_training_examples_to_calibrate_on(sst2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
