@@ -85,8 +85,8 @@ def _introduce(source: Source, config: ExportConfig) -> None:
 
 def _export(config: ExportConfig, source: Source, exporters: Mapping[str, Exporter], folder: Path) -> Report:
     texts, origin = golden_texts(source, config.data, COUNT)
-    is_static = "onnx" in exporters and "int8_static" in config.variants
-    calibration, calibrated_on = calibration_texts(source, config) if is_static else (texts, "")
+    is_calibrated = "onnx" in exporters and {"int8", "int8_static"} & set(config.variants)
+    calibration, calibrated_on = calibration_texts(source, config) if is_calibrated else (texts, "")
     plain = plain_model(source.model)
     reference = write_hugging_face(source, folder)
     equality = check_equality(source, plain, folder, [encode(source, text) for text in spread(texts, EQUALITY_INPUTS)])

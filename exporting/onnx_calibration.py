@@ -5,12 +5,12 @@ their highest values helps or ruins a model differs between models: 1e-5 of them
 it was tried on. So several shares are tried, and the one whose outputs are nearest to the fp32 file's is taken.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 
-from exporting.onnx_int8 import Ranges, product_inputs, quantize
+from exporting.onnx_int8 import Ranges, Rounded, products_by_input, quantize
 from exporting.onnx_session import open_session
 from exporting.variant import Batch
 
@@ -22,11 +22,11 @@ BINS = 8192
 """Of an activation's histogram."""
 
 
-def calibrate(model: onnx.ModelProto, inputs: Sequence[Batch]) -> tuple[Ranges, float]:
+def calibrate(model: onnx.ModelProto, inputs: Sequence[Batch], rounded: Rounded) -> tuple[Ranges, float]:
     """Of every input of a product in the fp32 file: lowest and highest value; and the share that was cut."""
     histograms = _histograms(model, inputs)
     found = {share: {name: _cut(*one, share) for name, one in histograms.items()} for share in SHARES}
-    sessions = {share: open_session(quantize(model, found[share]).SerializeToString(), 0) for share in SHARES}
+    sessions = {share: open_session(quantize(model, found[share], rounded).SerializeToString(), 0) for share in SHARES}
     exact, outputs = open_session(model.SerializeToString(), 0), [output.name for output in model.graph.output]
     errors = dict.fromkeys(SHARES, 0.0)
     for batch in inputs[:: -(-len(inputs) // JUDGES)]:
@@ -38,9 +38,8 @@ def calibrate(model: onnx.ModelProto, inputs: Sequence[Batch]) -> tuple[Ranges, 
     return found[best], best
 
 
-def _histograms(model: onnx.ModelProto, inputs: Sequence[Batch]) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Counts and edges by activation. The inputs are read twice, so that no value has to be kept."""
-    names = product_inputs(model)
+def activations(model: onnx.ModelProto, names: Sequence[str], inputs: Sequence[Batch]) -> Iterator[list[np.ndarray]]:
+    """Of each input the values of these tensors in between."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     del watched.graph.output[:]  # a vocabulary projection is left out by the session where nothing reads it
@@ -48,15 +47,21 @@ def _histograms(model: onnx.ModelProto, inputs: Sequence[Batch]) -> Mapping[str,
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     session = open_session(watched.SerializeToString(), 0)
-    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     for batch in inputs:
-        values = session.run(names, dict(batch))
+        yield session.run(names, dict(batch))
+
+
+def _histograms(model: onnx.ModelProto, inputs: Sequence[Batch]) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Counts and edges by activation. The inputs are read twice, so that no value has to be kept."""
+    names = list(products_by_input(model))
+    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for values in activations(model, names, inputs):
         low = np.minimum(low, [value.min() for value in values])
         high = np.maximum(high, [value.max() for value in values])
     edges = [np.linspace(*ends, BINS + 1) for ends in zip(low, np.maximum(high, low + 1e-6), strict=True)]
     counts = np.zeros((len(names), BINS), dtype=np.int64)
-    for batch in inputs:
-        for row, value in enumerate(session.run(names, dict(batch))):
+    for values in activations(model, names, inputs):
+        for row, value in enumerate(values):
             counts[row] += np.histogram(value, edges[row])[0]
     return {name: (counts[row], edges[row]) for row, name in enumerate(names)}
 

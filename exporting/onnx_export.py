@@ -8,7 +8,8 @@ import onnx
 from exporting.onnx_calibration import calibrate
 from exporting.onnx_graph import export_graph
 from exporting.onnx_half import to_half
-from exporting.onnx_int8 import quantize
+from exporting.onnx_int8 import Rounded, quantize
+from exporting.onnx_rounding import round_products
 from exporting.onnx_session import RUNTIME, load_file
 from exporting.variant import Request, Run, Variant
 
@@ -24,28 +25,30 @@ FILES = {
 def export_onnx(request: Request) -> list[Variant]:
     """Errors: ValueError for an opset or a model that is not exported, OSError."""
     graph = export_graph(request.plain, request.opset)
+    is_rounded = {"int8", "int8_static"} & set(request.precisions)
+    rounded = round_products(graph, request.calibration) if is_rounded else {}
     (request.folder / "onnx").mkdir(parents=True, exist_ok=True)
     variants = []
     for precision, file in FILES.items():
         if precision in request.precisions:
-            model, remark = _convert(graph, precision, request)
+            model, remark = _convert(graph, precision, rounded, request)
             (request.folder / file).write_bytes(model.SerializeToString(deterministic=True))
             variants.append(_variant(precision, file, remark))
     return variants
 
 
-def _convert(graph: onnx.ModelProto, precision: str, request: Request) -> tuple[onnx.ModelProto, str]:
+def _convert(graph: onnx.ModelProto, precision: str, rounded: Rounded, request: Request) -> tuple[onnx.ModelProto, str]:
     """The file, and what to know of it."""
     if precision == "fp32":
         return graph, ""
     if precision == "fp16":
         return to_half(graph), "on a CPU computed in fp32: it saves bytes, no time"
-    if precision == "int8":
-        return quantize(graph), "ranges of activations are those of each input"
-    ranges, share = calibrate(graph, request.calibration)
     inputs = f"{len(request.calibration):,} inputs ({request.calibration_source})"
-    remark = f"ranges of activations are those of {inputs}" + (f", {share:g} of the values cut" if share else "")
-    return quantize(graph, ranges), remark
+    if precision == "int8":
+        return quantize(graph, None, rounded), f"weights are rounded for {inputs}; each token has its own scale"
+    ranges, share = calibrate(graph, request.calibration, rounded)
+    remark = f"weights are rounded for, and ranges of activations those of {inputs}"
+    return quantize(graph, ranges, rounded), remark + (f", {share:g} of the values cut" if share else "")
 
 
 def _variant(precision: str, file: str, remark: str) -> Variant:

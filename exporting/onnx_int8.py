@@ -1,8 +1,9 @@
 """ONNX in fp32 -> in int8: weights for each output channel, embeddings for each row, activations unsigned.
 
-Dynamic: an activation's range is that of the input at hand. Static: it is given, from calibration, but for the vocabulary
-projection and a classifier's hidden layer, which stay dynamic. Either way the residual stream, norms, GELU and attention are
-in fp32, and so is a task's last projection, which costs nothing.
+Dynamic: each token's activations have their own scale, since a few tokens of every input are many times as large as all
+others. Static: an activation's range is given, from calibration, but for the vocabulary projection and a classifier's hidden
+layer, which take that of the input at hand, in either case. The residual stream, norms, GELU and attention are in fp32, and
+so is a task's last projection, which costs nothing.
 onnxruntime's own quantizers are not used: the static one sends the residual stream through 8 bits where it feeds a product,
 and neither shares a table between the embedding and the vocabulary projection.
 
@@ -22,25 +23,42 @@ from onnx import helper, numpy_helper
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor of the fp32 file -> lowest and highest value."""
 
+Rounded = Mapping[str, np.ndarray]
+"""Weight of the fp32 file -> (K, N) of int8, in units of `channel_scales`."""
+
 PRODUCT_LEVELS, ROW_LEVELS = 64, 127
 """Largest magnitudes of a quantized weight: of a product, and of a table that is only read."""
+TOKEN_LEVELS = 127
+"""Largest magnitude of a token's activations."""
 TINY = 1e-30
 """A channel of zeros has this scale, not 0."""
 
 
-def quantize(model: onnx.ModelProto, ranges: Ranges | None = None) -> onnx.ModelProto:
-    """A new file; dynamic without `ranges`, which must have every name of `product_inputs`."""
-    return _Quantizer(model, ranges).run()
+def quantize(model: onnx.ModelProto, ranges: Ranges | None = None, rounded: Rounded | None = None) -> onnx.ModelProto:
+    """A new file; dynamic without `ranges`, which must have every name of `products_by_input`.
+
+    Weights that `rounded` does not have are rounded to the nearest.
+    """
+    return _Quantizer(model, ranges, rounded or {}).run()
 
 
-def product_inputs(model: onnx.ModelProto) -> list[str]:
-    """The activations that static quantization needs ranges of, in order."""
-    return list(dict.fromkeys(node.input[0] for node in _Quantizer(model, None).products if node.op_type == "MatMul"))
+def products_by_input(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Activation -> weights that it is multiplied with, of all tokens' products, in order."""
+    found: dict[str, list[str]] = {}
+    for node in _Quantizer(model, None, {}).products:
+        if node.op_type == "MatMul":
+            found.setdefault(node.input[0], []).append(node.input[1])
+    return found
+
+
+def channel_scales(values: np.ndarray, axis: int, levels: int) -> np.ndarray:
+    """One for each place of `axis` of a matrix: the largest value there is `levels` of it."""
+    return np.maximum(np.abs(values).max(axis=1 - axis) / levels, TINY).astype(np.float32)
 
 
 class _Quantizer:
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges | None) -> None:
-        self.model, self.ranges = model, ranges
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges | None, rounded: Rounded) -> None:
+        self.model, self.ranges, self.rounded = model, ranges, rounded
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         nodes = model.graph.node
         self.tables = {node.input[0] for node in nodes if node.op_type == "Gather" and self._is_matrix(node.input[0])}
@@ -101,8 +119,9 @@ class _Quantizer:
 
     def _add_weight(self, name: str, values: np.ndarray, axis: int, levels: int) -> None:
         """`name`_int8 and `name`_scale (one for each place of `axis`)."""
-        scale = np.maximum(np.abs(values).max(axis=1 - axis) / levels, TINY).astype(np.float32)
-        self.added[f"{name}_int8"] = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
+        scale = channel_scales(values, axis, levels)
+        nearest = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
+        self.added[f"{name}_int8"] = self.rounded.get(name, nearest)
         self.added[f"{name}_scale"] = scale
 
     def _node(self, kind: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
@@ -122,6 +141,22 @@ class _Quantizer:
                 self._node("DequantizeLinear", [value, scale, zero], f"{value}_read")
         return names
 
+    def _unit(self, name: str) -> tuple[str, str]:
+        """Every token divided by its largest magnitude, in 8 bits around 128, and those magnitudes, (..., 1)."""
+        value, largest = names = (f"{name}_token_uint8", f"{name}_largest")
+        if value not in self.made:
+            self.made.add(value)
+            self.added["last_axis"] = np.array([-1], dtype=np.int64)
+            self.added["tiny"] = np.array(TINY, dtype=np.float32)
+            self.added["token_scale"] = np.array(1 / TOKEN_LEVELS, dtype=np.float32)
+            self.added["token_zero"] = np.array(128, dtype=np.uint8)
+            magnitudes = self._node("Abs", [name], f"{name}_abs")
+            found = self._node("ReduceMax", [magnitudes, "last_axis"], f"{largest}_or_zero", keepdims=1)
+            self._node("Max", [found, "tiny"], largest)  # a token of zeros
+            unit = self._node("Div", [name, largest], f"{name}_unit")
+            self._node("QuantizeLinear", [unit, "token_scale", "token_zero"], value)
+        return names
+
     def _product(self, node: onnx.NodeProto) -> None:
         (name, weight), output = node.input[:2], node.output[0]
         values = self._array(weight)
@@ -130,6 +165,12 @@ class _Quantizer:
         if node.op_type == "Gemm":  # torch's linear layer of a single row: (N, K)
             values = values.T
         self._add_weight(weight, values, axis=1, levels=PRODUCT_LEVELS)
+        if node.op_type == "MatMul" and self.ranges is None:
+            value, largest = self._unit(name)
+            inputs = [value, f"{weight}_int8", "token_scale", f"{weight}_scale", "token_zero"]
+            unit = self._node("MatMulIntegerToFloat", inputs, f"{product}_unit", domain="com.microsoft")
+            self._node("Mul", [unit, largest], product)
+            return
         # A Gemm has the first token alone, too little for static ranges to pay, and sessions fuse none with them.
         ranges = self.ranges if node.op_type == "MatMul" else None
         value, scale, zero = self._activation(name, ranges)

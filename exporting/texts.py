@@ -90,8 +90,8 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
             return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{error}. int8_static is calibrated on training examples: give --calibration TEXT, or leave it out of "
-                "--variants"
+                f"{error}. ONNX in 8 bit is calibrated on training examples: give --calibration TEXT, or leave int8 and "
+                "int8_static out of --variants"
             ) from None
     documents = read_documents(config.calibration, 0)
     if text_columns(source) == 1:

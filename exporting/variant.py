@@ -59,7 +59,7 @@ class Request:
     """Tokens of the longest input."""
     pad_id: int
     calibration: Sequence[Batch]
-    """Inputs as they come in use, B = 1 and unpadded: for static quantization and as examples to trace with. Never empty."""
+    """Inputs as they come in use, B = 1 and unpadded: for quantization and as examples to trace with. Never empty."""
     calibration_source: str
     """What those are, for `Variant.remark`."""
     opset: int
