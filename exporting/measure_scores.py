@@ -21,15 +21,15 @@ from evaluation.examples import Example
 from evaluation.results import SplitUsed
 from evaluation.tasks import Kind, Task
 from exporting.source import Source
-from exporting.texts import encode, read_dev, read_documents
+from exporting.texts import MEASURED_TEXTS, encode, read_dev, read_documents
 from exporting.variant import Batch, Run
 from finetuning.material import Part, collator_of, make_inputs
 from finetuning.scoring import score_split
 
 MASKED_WORDS = "masked words"
 """The metric of a masked LM: its share of masked words that the model puts first."""
-TEXTS, TEXT_LENGTH = 500, 128
-"""Of held-out text, unless --examples says otherwise; tokens of each at most, as in evaluation.compare."""
+TEXT_LENGTH = 128
+"""Tokens of a held-out text at most, as in evaluation.compare."""
 PROBABILITY, SMOOTHING, SEED = 0.15, 0.7, 0
 """Of the masks, as in evaluation.compare."""
 
@@ -56,7 +56,7 @@ class Examination:
 def examination(source: Source, data: str, examples: int) -> Examination:
     """Errors: those of reading `data`; ValueError where no text in it is long enough to mask."""
     if source.task is None:
-        return _masked_words(source, read_documents(data, examples or TEXTS))
+        return _masked_words(source, read_documents(data, examples or MEASURED_TEXTS))
     return task_examination(source.task, read_dev(source.task, data, examples), source)
 
 

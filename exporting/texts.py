@@ -21,6 +21,8 @@ PART_BYTES = 1 << 24
 MOST_DOCUMENTS = 20_000
 """Read of a text source; the texts that are used are spread over these."""
 CALIBRATION_TEXTS = 100
+MEASURED_TEXTS = 500
+"""Of held-out text a masked LM is measured on, unless --examples says otherwise."""
 
 Item = TypeVar("Item")
 Texts = Sequence[tuple[str, ...]]
@@ -86,6 +88,8 @@ def golden_texts(source: Source, data: str, count: int) -> tuple[list[tuple[str,
 def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[str, ...]], str]:
     """Texts like those of use, and where they are from. Errors: those of reading --calibration or --data."""
     if not config.calibration:
+        if source.head is Head.MASKED_LM and config.data:
+            return _of_varied_length(spread(_not_measured(config), CALIBRATION_TEXTS)), config.data
         try:
             return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
         except FileNotFoundError as error:
@@ -102,6 +106,13 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
         raise ValueError(f"--calibration {config.calibration}: one text, but the task reads pairs. Give more documents")
     pairs: list[tuple[str, ...]] = [*zip(documents[::2], documents[1::2], strict=False)]  # neighbours are a pair
     return spread(pairs, CALIBRATION_TEXTS), f"pairs of {config.calibration}"
+
+
+def _not_measured(config: ExportConfig) -> list[str]:
+    """Documents of --data that accuracy is not measured on; all of them where there are no others."""
+    documents = read_documents(config.data, 0)
+    measured = set(spread(documents, config.examples or MEASURED_TEXTS))
+    return [document for document in documents if document not in measured] or documents
 
 
 def _of_varied_length(documents: Sequence[str]) -> list[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from exporting.measure import measure
 from exporting.measure_scores import OneByOne, examination, mask_texts
 from exporting.passages import SENTENCES
 from exporting.source import Source, load_source
+from exporting.texts import calibration_texts, read_documents, spread
 from exporting.variant import TEACHER, Batch, Outputs, Run, Variant
 from finetuning.material import collator_of, make_inputs
 from finetuning.predicting import predict
@@ -153,6 +154,18 @@ def test_masks_are_fixed_and_as_many_as_in_training(made: Path) -> None:
         assert np.array_equal(batch["input_ids"], other["input_ids"])
     changed = sum((batch["input_ids"][0, positions] != labels).sum() for batch, positions, labels in once)
     assert changed > sum(len(labels) for _, _, labels in once) / 2
+
+
+def test_a_masked_lm_is_not_calibrated_on_what_it_is_measured_on(made: Path) -> None:
+    source = load_source(str(made / "student"))
+    measured = set(spread(read_documents(str(made / "text.txt"), 0), 20))
+    others = [sentence for sentence in SENTENCES if sentence not in measured]
+    texts, origin = calibration_texts(source, config(made, "student", "text.txt", examples=20))
+    assert origin == str(made / "text.txt")
+    assert len(texts) == len(others) > 0
+    assert all(full.startswith(text) for (text,), full in zip(texts, others, strict=True))
+    everything, _ = calibration_texts(source, config(made, "student", "text.txt"))  # all are measured on
+    assert len(everything) == len(SENTENCES)
 
 
 def test_text_without_a_word_to_mask_is_refused(made: Path) -> None:
