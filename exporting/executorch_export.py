@@ -1,11 +1,8 @@
 """ExecuTorch's programs of an export: executorch/model.pte and model_int8.pte, with XNNPACK, for phones."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 from exporting.executorch_program import Program, make_program
 from exporting.executorch_runtime import LoadedProgram, require_executorch, runtime_version
-from exporting.variant import MissingPackageError, Request, Run, Variant
+from exporting.variant import MissingPackageError, Request, Variant, write_variant
 
 FILES = {"fp32": "executorch/model.pte", "int8": "executorch/model_int8.pte"}
 
@@ -19,25 +16,19 @@ def export_executorch(request: Request) -> list[Variant]:
     variants = []
     for precision in (name for name in FILES if name in request.precisions):
         program = make_program(request.plain, request.max_length, int8=precision == "int8")
-        path = request.folder / FILES[precision]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(program.data)
         variants.append(
-            Variant(
-                name=f"executorch {precision}",
+            write_variant(
+                request,
+                program.data,
                 format="executorch",
                 precision=precision,
                 file=FILES[precision],
                 runtime=runtime_version(),
-                load=_loader(FILES[precision]),
+                load=LoadedProgram,
                 remark=_remark(program, precision, request.max_length),
             )
         )
     return variants
-
-
-def _loader(file: str) -> Callable[[Path, int], Run]:
-    return lambda folder, threads: LoadedProgram(folder / file, threads)
 
 
 def _remark(program: Program, precision: str, max_length: int) -> str:

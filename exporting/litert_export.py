@@ -6,8 +6,6 @@ int8: weights of linear layers by output channel and their inputs as they come, 
 
 import contextlib
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from exporting.executorch_runtime import quiet
 from exporting.litert_runtime import SIGNATURE, LoadedProgram, runtime_version
 from exporting.plain import PlainModel
 from exporting.single_input import SingleInput
-from exporting.variant import Request, Run, Variant
+from exporting.variant import Request, Variant, write_variant
 
 FILES = {"fp32": "litert/model.tflite", "int8": "litert/model_int8.tflite"}
 SHORTEST = 32
@@ -32,23 +30,19 @@ def export_litert(request: Request) -> list[Variant]:
         programs = {"fp32": make_program(request.plain, request.max_length)}
         if "int8" in wanted:
             programs["int8"] = quantize(programs["fp32"])
-    variants = []
-    for precision in wanted:
-        path = request.folder / FILES[precision]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(programs[precision])
-        variants.append(
-            Variant(
-                name=f"litert {precision}",
-                format="litert",
-                precision=precision,
-                file=FILES[precision],
-                runtime=runtime_version(),
-                load=_loader(FILES[precision]),
-                remark=_remark(precision, request.max_length),
-            )
+    return [
+        write_variant(
+            request,
+            programs[precision],
+            format="litert",
+            precision=precision,
+            file=FILES[precision],
+            runtime=runtime_version(),
+            load=LoadedProgram,
+            remark=_remark(precision, request.max_length),
         )
-    return variants
+        for precision in wanted
+    ]
 
 
 def make_program(plain: PlainModel, max_length: int) -> bytes:
@@ -92,10 +86,6 @@ class _Named(nn.Module):
 
 def _example(plain: PlainModel, length: int) -> dict[str, Tensor]:
     return {name: torch.ones(1, length, dtype=torch.int32) for name in plain.input_names}
-
-
-def _loader(file: str) -> Callable[[Path, int], Run]:
-    return lambda folder, threads: LoadedProgram(folder / file, threads)
 
 
 def _remark(precision: str, max_length: int) -> str:

@@ -1,8 +1,5 @@
 """A student as .onnx files: fp32, fp16, int8 and int8_static, by the names that transformers.js looks for."""
 
-from functools import partial
-from pathlib import Path
-
 import onnx
 
 from exporting.onnx_calibration import calibrate
@@ -11,7 +8,7 @@ from exporting.onnx_half import to_half
 from exporting.onnx_int8 import Rounded, quantize
 from exporting.onnx_rounding import round_products
 from exporting.onnx_session import RUNTIME, load_file
-from exporting.variant import Request, Run, Variant
+from exporting.variant import Request, Variant, write_variant
 
 FILES = {
     "fp32": "onnx/model.onnx",
@@ -27,13 +24,22 @@ def export_onnx(request: Request) -> list[Variant]:
     graph = export_graph(request.plain, request.opset)
     is_rounded = {"int8", "int8_static"} & set(request.precisions)
     rounded = round_products(graph, request.calibration) if is_rounded else {}
-    (request.folder / "onnx").mkdir(parents=True, exist_ok=True)
     variants = []
     for precision, file in FILES.items():
         if precision in request.precisions:
             model, remark = _convert(graph, precision, rounded, request)
-            (request.folder / file).write_bytes(model.SerializeToString(deterministic=True))
-            variants.append(_variant(precision, file, remark))
+            variants.append(
+                write_variant(
+                    request,
+                    model.SerializeToString(deterministic=True),
+                    format="onnx",
+                    precision=precision,
+                    file=file,
+                    runtime=RUNTIME,
+                    load=load_file,
+                    remark=remark,
+                )
+            )
     return variants
 
 
@@ -45,23 +51,7 @@ def _convert(graph: onnx.ModelProto, precision: str, rounded: Rounded, request: 
         return to_half(graph), "on a CPU computed in fp32: it saves bytes, no time"
     inputs = f"{len(request.calibration):,} inputs ({request.calibration_source})"
     if precision == "int8":
-        return quantize(graph, None, rounded), f"weights are rounded for {inputs}; each token has its own scale"
+        return quantize(graph, None, rounded), f"weights are rounded for {inputs}, each token has its own scale"
     ranges, share = calibrate(graph, request.calibration, rounded)
-    remark = f"weights are rounded for, and ranges of activations those of {inputs}"
+    remark = f"weights and ranges of activations are fitted to {inputs}"
     return quantize(graph, ranges, rounded), remark + (f", {share:g} of the values cut" if share else "")
-
-
-def _variant(precision: str, file: str, remark: str) -> Variant:
-    return Variant(
-        name=f"onnx {precision}",
-        format="onnx",
-        precision=precision,
-        file=file,
-        runtime=RUNTIME,
-        load=partial(_load, file),
-        remark=remark,
-    )
-
-
-def _load(file: str, folder: Path, threads: int) -> Run:
-    return load_file(folder / file, threads)

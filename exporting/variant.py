@@ -70,6 +70,32 @@ Exporter = Callable[[Request], list[Variant]]
 """Errors: ValueError for what is not supported (an opset, a model), MissingPackageError, OSError."""
 
 
+def write_variant(
+    request: Request,
+    data: bytes,
+    *,
+    format: str,
+    precision: str,
+    file: str,
+    runtime: str,
+    load: Callable[[Path, int], Run],
+    remark: str,
+) -> Variant:
+    """One file of a format; `load` opens it by its path, with so many threads. Errors: OSError."""
+    path = request.folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return Variant(
+        name=f"{format} {precision}",
+        format=format,
+        precision=precision,
+        file=file,
+        runtime=runtime,
+        load=lambda folder, threads: load(folder / file, threads),
+        remark=remark,
+    )
+
+
 class MissingPackageError(ValueError):
     """A format's package is not installed. The message names the command that installs it."""
 
