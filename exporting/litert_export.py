@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from exporting.executorch_runtime import quiet
-from exporting.litert_runtime import SIGNATURE, LoadedProgram, runtime_version
+from exporting.litert_runtime import INSTALL, SIGNATURE, LoadedProgram, runtime_version
 from exporting.plain import PlainModel
 from exporting.single_input import SingleInput
-from exporting.variant import Request, Variant, write_variant
+from exporting.variant import MissingPackageError, Request, Variant, write_variant
 
 FILES = {"fp32": "litert/model.tflite", "int8": "litert/model_int8.tflite"}
 SHORTEST = 32
@@ -22,14 +22,17 @@ SHORTEST = 32
 
 
 def export_litert(request: Request) -> list[Variant]:
-    """Writes a program for each precision that LiteRT has. Errors: OSError."""
+    """Writes a program for each precision that LiteRT has. Errors: MissingPackageError, OSError."""
     wanted = [precision for precision in FILES if precision in request.precisions]
     if not wanted:
         return []
-    with quiet(), contextlib.redirect_stdout(io.StringIO()):
-        programs = {"fp32": make_program(request.plain, request.max_length)}
-        if "int8" in wanted:
-            programs["int8"] = quantize(programs["fp32"])
+    try:
+        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+            programs = {"fp32": make_program(request.plain, request.max_length)}
+            if "int8" in wanted:
+                programs["int8"] = quantize(programs["fp32"])
+    except ImportError as error:
+        raise MissingPackageError(f"LiteRT cannot be loaded ({error}): {INSTALL}") from error
     return [
         write_variant(
             request,

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from exporting.litert_export import FILES, lengths
+from exporting.litert_export import FILES, export_litert, lengths
 from exporting.litert_runtime import INSTALL, LoadedProgram
+from exporting.variant import MissingPackageError
 from tests.exporting.programs import (
     POSITIONS,
     Small,
@@ -108,6 +109,15 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(exported: dict[str, Exporte
         LoadedProgram(tmp_path / "torn.tflite")
     with pytest.raises(FileNotFoundError, match="no program at"):
         LoadedProgram(tmp_path / "none.tflite")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    with pytest.raises(
+        MissingPackageError, match=r"^LiteRT cannot be loaded \(.*litert_torch.*\): pip install --no-deps"
+    ):
+        export_litert(request(small(make_masked_lm(num_layers=1)), tmp_path, "fp32"))
+    assert export_litert(request(small(make_masked_lm(num_layers=1)), tmp_path, "fp16")) == []
 
 
 @pytest.mark.parametrize(
