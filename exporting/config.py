@@ -26,8 +26,8 @@ class ExportConfig:
     examples: int = 0
     """Measure on so many, spread evenly over the dev split; 0: all of a task, 500 texts of a masked LM."""
     calibration: str = ""
-    """Text like that of later use, for ONNX's int8 and int8_static. Default: training examples of --data, else a few
-    texts of ours."""
+    """Text like that of later use, for ONNX's int8 and int8_static. Default: training examples of --data (of a
+    masked LM those of its texts that are not measured on), else a few texts of ours."""
     teacher: str = ""
     """Folder or hub id of the teacher, to measure size and speed against."""
     max_drop: float = 1.0

@@ -1,7 +1,8 @@
 """LiteRT's programs of an export: litert/model.tflite and model_int8.tflite, with XNNPACK, for phones.
 
-LiteRT's converter takes fixed lengths only: a program has a signature for each of `lengths`, all with the same weights.
-int8: weights of linear layers by output channel and their inputs as they come, by LiteRT's own quantizer; embeddings by row.
+LiteRT's converter takes fixed lengths only: a program has a signature for each of `lengths`, all with the same weights
+but for the embeddings of positions, of which each has its own, in fp32.
+int8: weights of linear layers by output channel and their inputs as they come, by LiteRT's own quantizer; words by row.
 """
 
 import contextlib
@@ -92,5 +93,5 @@ def _example(plain: PlainModel, length: int) -> dict[str, Tensor]:
 
 
 def _remark(precision: str, max_length: int) -> str:
-    bits = "weights, embeddings and the inputs of linear layers in 8 bit; " if precision == "int8" else ""
+    bits = "weights, words and the inputs of linear layers in 8 bit, positions in fp32; " if precision == "int8" else ""
     return f"{bits}one input at a time, padded to {', '.join(map(str, lengths(max_length)))} tokens; XNNPACK"

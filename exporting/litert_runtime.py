@@ -12,7 +12,7 @@ import numpy as np
 
 from exporting.executorch_runtime import quiet
 
-INSTALL = "pip install --no-deps -r requirements-litert.txt"
+INSTALL = "pip install --no-deps -r requirements-litert.txt (Python 3.11 or newer; Linux on x86_64, macOS)"
 SIGNATURE = "length_"
 OUTPUTS = ("logits", "start_logits", "end_logits")
 """In this order, those that a program has."""
@@ -41,7 +41,7 @@ class LoadedProgram:
                 self.interpreter = Interpreter(str(file), num_threads=threads or None)
                 self.interpreter.allocate_tensors()  # takes XNNPACK, and says so
             except ValueError as error:
-                raise ValueError(f"{file}: not a program that LiteRT can load ({error})") from error
+                raise ValueError(f"{file}: not a program that LiteRT can load ({str(error).strip()})") from error
         signatures = self.interpreter.get_signature_list()
         self.lengths = sorted(int(name.removeprefix(SIGNATURE)) for name in signatures)
         self.names = tuple(signatures[f"{SIGNATURE}{self.lengths[0]}"]["inputs"])

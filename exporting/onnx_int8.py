@@ -168,7 +168,7 @@ class _Quantizer:
         if node.op_type == "MatMul" and self.ranges is None:
             value, largest = self._unit(name)
             inputs = [value, f"{weight}_int8", "token_scale", f"{weight}_scale", "token_zero"]
-            unit = self._node("MatMulIntegerToFloat", inputs, f"{product}_unit", domain="com.microsoft")
+            unit = self._node("MatMulIntegerToFloat", inputs, f"{product}_of_unit", domain="com.microsoft")
             self._node("Mul", [unit, largest], product)
             return
         # A Gemm has the first token alone, too little for static ranges to pay, and sessions fuse none with them.

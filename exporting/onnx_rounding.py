@@ -5,7 +5,7 @@ the inputs are correlated. The rows of the largest inputs come first.
 Shapes: K inputs and N outputs of a product, n tokens of calibration.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ def round_products(model: onnx.ModelProto, inputs: Sequence[Batch]) -> Rounded:
     rounded: dict[str, np.ndarray] = {}
     for name, weights in products.items():
         matrices = [numpy_helper.to_array(arrays[weight]) for weight in weights]
-        together = _round(np.concatenate(matrices, axis=1), moments[name], num_tokens)
+        together = _round(np.concatenate(matrices, axis=1), moments.pop(name), num_tokens)
         ends = np.cumsum([matrix.shape[1] for matrix in matrices])
         rounded |= zip(weights, np.split(together, ends[:-1], axis=1), strict=True)
     return rounded
@@ -39,7 +39,7 @@ def round_products(model: onnx.ModelProto, inputs: Sequence[Batch]) -> Rounded:
 
 def _second_moments(
     model: onnx.ModelProto, names: Sequence[str], inputs: Sequence[Batch]
-) -> tuple[Mapping[str, np.ndarray], int]:
+) -> tuple[dict[str, np.ndarray], int]:
     """Of each activation (n, K): (K, K), summed over tokens; and n."""
     sums: dict[str, np.ndarray] = {}
     num_tokens = 0

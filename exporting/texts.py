@@ -89,7 +89,8 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
     """Texts like those of use, and where they are from. Errors: those of reading --calibration or --data."""
     if not config.calibration:
         if source.head is Head.MASKED_LM and config.data:
-            return _of_varied_length(spread(_not_measured(config), CALIBRATION_TEXTS)), config.data
+            documents, origin = _not_measured(config)
+            return _of_varied_length(spread(documents, CALIBRATION_TEXTS)), origin
         try:
             return _in_use(source, config.data, CALIBRATION_TEXTS, is_training=True)
         except FileNotFoundError as error:
@@ -108,11 +109,14 @@ def calibration_texts(source: Source, config: ExportConfig) -> tuple[list[tuple[
     return spread(pairs, CALIBRATION_TEXTS), f"pairs of {config.calibration}"
 
 
-def _not_measured(config: ExportConfig) -> list[str]:
-    """Documents of --data that accuracy is not measured on; all of them where there are no others."""
+def _not_measured(config: ExportConfig) -> tuple[list[str], str]:
+    """Documents of --data that accuracy is not measured on, or all where there are too few of those; and what they are."""
     documents = read_documents(config.data, 0)
     measured = set(spread(documents, config.examples or MEASURED_TEXTS))
-    return [document for document in documents if document not in measured] or documents
+    others = [document for document in documents if document not in measured]
+    if len(others) < CALIBRATION_TEXTS:
+        return documents, f"{config.data}, on which accuracy is measured, too"
+    return others, config.data
 
 
 def _of_varied_length(documents: Sequence[str]) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from exporting.measure import measure
 from exporting.measure_scores import OneByOne, examination, mask_texts
 from exporting.passages import SENTENCES
 from exporting.source import Source, load_source
-from exporting.texts import calibration_texts, read_documents, spread
+from exporting.texts import calibration_texts, spread
 from exporting.variant import TEACHER, Batch, Outputs, Run, Variant
 from finetuning.material import collator_of, make_inputs
 from finetuning.predicting import predict
@@ -156,16 +156,21 @@ def test_masks_are_fixed_and_as_many_as_in_training(made: Path) -> None:
     assert changed > sum(len(labels) for _, _, labels in once) / 2
 
 
-def test_a_masked_lm_is_not_calibrated_on_what_it_is_measured_on(made: Path) -> None:
+def test_a_masked_lm_is_not_calibrated_on_what_it_is_measured_on(made: Path, tmp_path: Path) -> None:
     source = load_source(str(made / "student"))
-    measured = set(spread(read_documents(str(made / "text.txt"), 0), 20))
-    others = [sentence for sentence in SENTENCES if sentence not in measured]
-    texts, origin = calibration_texts(source, config(made, "student", "text.txt", examples=20))
-    assert origin == str(made / "text.txt")
-    assert len(texts) == len(others) > 0
-    assert all(full.startswith(text) for (text,), full in zip(texts, others, strict=True))
-    everything, _ = calibration_texts(source, config(made, "student", "text.txt"))  # all are measured on
-    assert len(everything) == len(SENTENCES)
+    documents = [f"{number} {sentence}" for number in range(3) for sentence in SENTENCES][:130]
+    file = write(tmp_path / "text.txt", "\n\n".join(documents))
+    measured = set(spread(documents, 20))
+    others = [document for document in documents if document not in measured]
+    given = config(made, "student", examples=20)
+    texts, origin = calibration_texts(source, replace(given, data=str(file)))
+    assert origin == str(file)
+    right = spread(others, 100)
+    assert len(texts) == len(right) == 100
+    assert all(full.startswith(text) for (text,), full in zip(texts, right, strict=True))
+    texts, origin = calibration_texts(source, replace(given, data=str(file), examples=40))  # leaves 90
+    assert len(texts) == 100
+    assert origin == f"{file}, on which accuracy is measured, too"
 
 
 def test_text_without_a_word_to_mask_is_refused(made: Path) -> None:
