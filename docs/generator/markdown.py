@@ -14,7 +14,7 @@ def cell(text: str) -> str:
 
 def _prose(text: str) -> str:
     escaped = re.sub(r"([*<])", r"\\\1", text)
-    return re.sub(r"(?<![\w`-])(--[a-z][a-z_0-9]*|hf:NAME(?::CONFIG:SPLIT)?)", r"`\1`", escaped)
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z_0-9]*(?:-[a-z]+)*|hf:NAME(?::CONFIG:SPLIT)?)", r"`\1`", escaped)
 
 
 def code(text: object) -> str:
