@@ -1,10 +1,10 @@
 """Prune a finished student further, attention heads, layers or vocabulary, and say what that costs.
 
-    python prune.py --model runs/wiki/student --data corpus/heldout --prune_heads 0.5 --output runs/pruned/heads
+    python prune.py --model runs/wiki/student --data corpus/train-heldout --prune_heads 0.5 --output runs/pruned/heads
     python prune.py --model runs/finetune/student/sst2/model --data glue --prune_heads 0.5 --sweep 0 0.25 0.5 0.75 \\
       --output runs/pruned/sst2
-    python prune.py --model runs/wiki/student --data corpus/heldout --layers 0 2 4 --output runs/pruned/layers
-    python prune.py --model runs/wiki/student --data corpus/heldout --trim_vocab corpus/train --vocab_size 15000 \\
+    python prune.py --model runs/wiki/student --data corpus/train-heldout --layers 0 2 4 --output runs/pruned/layers
+    python prune.py --model runs/wiki/student --data corpus/train-heldout --trim_vocab corpus/train --vocab_size 15000 \\
       --output runs/pruned/vocabulary
 
 What is pruned together is pruned in this order: layers, heads, vocabulary. Nothing is trained: finetune.py --model OUTPUT

@@ -1,6 +1,6 @@
 """Teacher and students side by side on held-out text: one table, figures and speed measured in one run.
 
-python -m evaluation.compare --teacher runs/teacher/student --students distilled=runs/a/student --data corpus/heldout
+python -m evaluation.compare --teacher runs/teacher/student --students distilled=runs/a/student --data corpus/train-heldout
 """
 
 import sys

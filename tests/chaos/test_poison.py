@@ -95,6 +95,7 @@ def test_weights_that_differ_on_one_rank_are_found(proof: Proof, record: Record,
     )
 
 
+@pytest.mark.slow
 def test_a_corpus_cut_short_under_its_map(proof: Proof, record: Record, tmp_path: Path) -> None:
     """The file is named, and once it is back the run goes on."""
     corpus = tmp_path / "corpus"

@@ -124,6 +124,7 @@ def test_a_failed_save_costs_a_warning(
     record(name, "a warning; training goes on, the next save is whole", outcome.launcher_code, 0)
 
 
+@pytest.mark.slow
 def test_saves_that_fail_in_a_row_end_the_run(alone: Proof, record: Record, tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = [*alone.flags(run, checkpoint_every=1), "--max_failed_saves", 2]

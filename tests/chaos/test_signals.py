@@ -25,6 +25,8 @@ SLOW = {
     "SIGSTOP of a rank, forward, mpirun",
     "SIGTERM to the launcher, accumulation, deepspeed",
     "SIGKILL of the launcher, accumulation, deepspeed",
+    "SIGKILL of a rank, start-up, mpirun",
+    "SIGTERM to a rank, forward, torchrun",  # as test_recovery.py has it
 }
 """Of those, the ones that wait longest."""
 
