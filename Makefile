@@ -1,4 +1,5 @@
 # make demo   from nothing to a distilled student, in minutes on two cores
+# make install   the virtual environment alone, .venv
 # make test   set-up and the suite
 # make slow   the tests that take minutes each: time limits of a real SLURM, a whole rehearsal
 # make check  formatter, linter, type checker, tests
@@ -9,10 +10,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow check lint chaos docs bench clean
+.PHONY: install demo test slow check lint chaos docs bench clean
 
 demo: .venv/ready
 	$(BIN)/python -m launcher.demo
+
+install: .venv/ready
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest -m "not slow"

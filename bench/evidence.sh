@@ -3,20 +3,20 @@
 # start; each fine-tuned on the tasks whose data is here; second distillations; the tables, and size and speed.
 # Resumable: what is there is not run again. Subsets are named in the tables.
 #
-#   TEACHER=models/teacher DATA=data bench/evidence.sh [STEP ...]     steps: corpus students longer tasks twice tables
+#   TEACHER=FOLDER DATA=FOLDER bench/evidence.sh [STEP ...]     steps: corpus students longer tasks twice tables
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
 
-DATA=${DATA:-../shared/data}              # wiki/, books/, glue/, imdb/, squad/
-TEACHER=${TEACHER:-../shared/models/minilm-l6-h384-mlm}
+DATA=${DATA:?a folder with wiki/, books/, glue/, imdb/ and squad/}
+TEACHER=${TEACHER:?the folder of a teacher}
 CORPUS=${CORPUS:-corpus/real}
 RUNS=${RUNS:-runs/real}
 UPDATES=${UPDATES:-200}                   # of 64 sequences of up to 128 tokens
 SEEDS=${SEEDS:-3}
 TASKS=${TASKS:-wnli rte cola stsb sst2 imdb squad}
 RESULTS=${RESULTS:-bench/RESULTS.md}
-export OMP_NUM_THREADS=1                  # two jobs at a time, a core each
+export DATA TEACHER OMP_NUM_THREADS=1      # two jobs at a time, a core each
 
 STUDENTS=(distilled random)
 declare -A START=([distilled]="" [random]="--student_init random")

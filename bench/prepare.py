@@ -1,7 +1,7 @@
 """Preparing a corpus, side by side with what people use instead: tokens/s from compressed text to token ids on disk.
 
-    python -m bench.prepare --input ../shared/data/wiki/en-2018-0[0-3].jsonl.xz \
-      --tokenizer ../shared/data/vocab/bert-base-uncased-vocab.txt --rounds 3
+    python -m bench.prepare --input wiki/en-2018-0[0-3].jsonl.xz \
+      --tokenizer vocab/bert-base-uncased-vocab.txt --rounds 3
 
 Every side runs as a user would start it, start-up included, in processes of its own; sides take turns. All write the same
 tokens, which is checked.

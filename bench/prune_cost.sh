@@ -3,12 +3,12 @@
 # student itself (held-out text), for one that was fine-tuned on SST-2, and for the pruned students fine-tuned on it.
 # Resumable: what is there is not pruned or trained again. After bench/evidence.sh.
 #
-#   DATA=data RUNS=runs/real CORPUS=corpus/real bench/prune_cost.sh [STEP ...]     steps: student task tuned tables
+#   DATA=FOLDER RUNS=runs/real CORPUS=corpus/real bench/prune_cost.sh [STEP ...]     steps: student task tuned tables
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
 
-DATA=${DATA:-../shared/data}              # glue/SST-2
+DATA=${DATA:?a folder with glue/SST-2}
 CORPUS=${CORPUS:-corpus/real}             # wiki and heldout, prepared
 RUNS=${RUNS:-runs/real}
 STUDENT=${STUDENT:-$RUNS/longer/student}

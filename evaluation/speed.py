@@ -1,6 +1,6 @@
 """What a smaller model gains: size, memory, latency and throughput of several models, measured in turns in one process.
 
-    python -m evaluation.speed --models teacher=runs/teacher student=runs/a/student --data STS-B/dev.tsv
+    python -m evaluation.speed --models teacher=runs/teacher/student student=runs/a/student --data STS-B/dev.tsv
     python -m evaluation.speed --models bert-base distilbert --data STS-B/dev.tsv --tokenizer bert-base-uncased-vocab.txt
     python -m evaluation.speed --models bert-base distilbert --precisions fp32 --threads 1
 

@@ -187,7 +187,7 @@ def _distilling(run: Run) -> list[str]:
     if run.is_distillation:
         weights = ", ".join(f"{flags.get(f'weight_{part}')} x {part}" for part in ("distillation", "mlm", "cosine"))
         lines = [
-            f"- Distilled from {flags['teacher']}: {weights}, temperature {flags.get('temperature')}; start: "
+            f"- Distilled from {_public(flags['teacher'])}: {weights}, temperature {flags.get('temperature')}; start: "
             + (
                 "random."
                 if run.is_random_start
@@ -197,7 +197,7 @@ def _distilling(run: Run) -> list[str]:
     else:
         lines = ["- Pre-trained by masked language modelling, without a teacher."]
     data = flags.get("data") or []
-    names = ", ".join([data] if isinstance(data, str) else map(str, data))
+    names = ", ".join(_public(each) for each in ([data] if isinstance(data, str) else data))
     starts = len({record.get("attempt") for record in run.attempts})
     lines += [
         f"- Data: {names}, sequences of up to {flags.get('max_length')} tokens.",
@@ -208,10 +208,19 @@ def _distilling(run: Run) -> list[str]:
     if run.evaluations:
         last = run.evaluations[-1]
         own = ", ".join(f"{name} {value:.4f}" for name, value in last.figures.items() if not math.isnan(value))
-        lines.append(f"- Held out ({flags['eval_data'] or 'not named'}), update {last.update:,}: {own}.")
+        lines.append(f"- Held out ({_public(flags['eval_data'] or 'not named')}), update {last.update:,}: {own}.")
         teacher = ", ".join(f"{name} {value:.4f}" for name, value in run.teacher.items() if not math.isnan(value))
         lines += [f"- Its teacher there: {teacher}."] if teacher else []
     return lines
+
+
+def _public(name: str) -> str:
+    """Cards are published: of a path that says where somebody's files lie, its last two parts."""
+    before, half, place = name.rpartition("half of ")
+    path = Path(place)
+    if not path.is_absolute() and path.parts[:1] not in {("..",), ("~",)}:
+        return name
+    return before + half + "/".join([part for part in path.parts if part not in {path.anchor, "..", "~"}][-2:])
 
 
 def _optimizer(ds: Mapping[str, Any]) -> str:
@@ -223,14 +232,14 @@ def _optimizer(ds: Mapping[str, Any]) -> str:
 def _fine_tuning(result: TaskResult) -> list[str]:
     task, cell = TASKS[result.task], result.chosen
     lines = [
-        f"- Fine-tuned from {result.model} on {task.title}: batch {cell.batch_size}, learning rate {cell.learning_rate:g}, "
+        f"- Fine-tuned from {_public(result.model)} on {task.title}: batch {cell.batch_size}, learning rate {cell.learning_rate:g}, "
         f"{cell.epochs:g} epochs; {len(result.by_cell)} settings tried, {_seeds(result)}."
     ]
     if result.teacher:
-        lines.append(f"- A second distillation, from {result.teacher}.")
+        lines.append(f"- A second distillation, from {_public(result.teacher)}.")
     for split, used in result.data.items():
         part = f" of {used.of:,}" if used.examples < used.of else ""
-        lines.append(f"- {split}: {used.examples:,}{part} examples from {', '.join(used.files)}.")
+        lines.append(f"- {split}: {used.examples:,}{part} examples from {', '.join(map(_public, used.files))}.")
     return lines
 
 

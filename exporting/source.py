@@ -112,7 +112,7 @@ def _locate(given: Path) -> tuple[Path, Run | None, TaskResult | None]:
     if (given / FILE).is_file():
         own = read_result(given)
         if not own.saved or not (given / own.saved).is_dir():
-            raise ValueError(f"{given} has a result, but no model was kept. Fine-tune again with --keep_model True")
+            raise ValueError(f"{given} has a result, but no model was kept. Fine-tune again, without --no_keep_model")
         return given / own.saved, None, own
     if several := sorted(path.parent.name for path in given.glob(f"*/{FILE}")):
         raise ValueError(

@@ -143,6 +143,8 @@ def test_of_a_fine_tuning_of_that_run(run: Path, tmp_path: Path) -> None:
     assert entry["results"][0]["metrics"][0]["value"] == 0.8
     assert entry["results"][0]["dataset"]["type"] == "nyu-mll/glue"
     assert "Distilled from teachers/minilm" in body
+    assert "- Fine-tuned from wiki/student on SST-2" in body
+    assert str(run.parent) not in body
     assert "SST-2, validation: accuracy 80.00 (median of 3 seeds)" in body
     assert "train: 500 of 1,000 examples" in body
     assert "part of the examples only" in body
