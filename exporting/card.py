@@ -232,8 +232,8 @@ def _optimizer(ds: Mapping[str, Any]) -> str:
 def _fine_tuning(result: TaskResult) -> list[str]:
     task, cell = TASKS[result.task], result.chosen
     lines = [
-        f"- Fine-tuned from {_public(result.model)} on {task.title}: batch {cell.batch_size}, learning rate {cell.learning_rate:g}, "
-        f"{cell.epochs:g} epochs; {len(result.by_cell)} settings tried, {_seeds(result)}."
+        f"- Fine-tuned from {_public(result.model)} on {task.title}: batch {cell.batch_size}, "
+        f"learning rate {cell.learning_rate:g}, {cell.epochs:g} epochs; {len(result.by_cell)} settings tried, {_seeds(result)}."
     ]
     if result.teacher:
         lines.append(f"- A second distillation, from {_public(result.teacher)}.")
