@@ -233,7 +233,8 @@ def _fine_tuning(result: TaskResult) -> list[str]:
     task, cell = TASKS[result.task], result.chosen
     lines = [
         f"- Fine-tuned from {_public(result.model)} on {task.title}: batch {cell.batch_size}, "
-        f"learning rate {cell.learning_rate:g}, {cell.epochs:g} epochs; {len(result.by_cell)} settings tried, {_seeds(result)}."
+        f"learning rate {cell.learning_rate:g}, {cell.epochs:g} epochs; {len(result.by_cell)} settings tried, "
+        f"{_seeds(result)}."
     ]
     if result.teacher:
         lines.append(f"- A second distillation, from {_public(result.teacher)}.")
