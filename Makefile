@@ -1,5 +1,5 @@
 # make demo   from nothing to a distilled student, in minutes on two cores
-# make install   the virtual environment alone, .venv
+# make install  the virtual environment alone, .venv
 # make test   set-up and the suite
 # make slow   the tests that take minutes each: time limits of a real SLURM, a whole rehearsal
 # make check  formatter, linter, type checker, tests
